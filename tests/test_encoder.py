@@ -1,0 +1,160 @@
+"""BOS ... EOS, truncation, pooling and identity, on the real Mistral-7B tokenizer and a tiny Mistral."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import SCRIPTS
+
+from ragkit import TASKS, Task
+from ragkit.encoder import LocalEncoder, ModelInfo, batches, embed, fast_dtype, pad, pool, tokenize, weights_digest
+
+BOS, EOS = 1, 2
+TASK = TASKS["question-answering"]
+
+
+@pytest.fixture(scope="module")
+def mistral(mistral_folder: Path) -> LocalEncoder:
+    return LocalEncoder.load(mistral_folder, device="cpu", dtype=torch.float32, max_length=32)
+
+
+@pytest.mark.parametrize("text", [*SCRIPTS.values(), "", " ", "x" * 100_000, "слово " * 2000, "\ud83d lone \udc00"])
+def test_every_text_is_bos_words_eos(mistral: LocalEncoder, text: str):
+    [row] = tokenize(mistral.tokenizer, [text], 32).ids
+    assert row[0] == BOS and row[-1] == EOS
+    assert BOS not in row[1:-1] and EOS not in row[1:-1]
+    assert len(row) <= 32
+    vector = mistral.encode_passages([text])
+    assert vector.shape == (1, 64) and vector.dtype == np.float32
+    assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-6)
+
+
+def test_truncation_keeps_the_first_words_and_eos(mistral: LocalEncoder):
+    ours = tokenize(mistral.tokenizer, ["word " * 100], 16)
+    assert ours.truncated == 1 and len(ours.ids[0]) == 16 and ours.ids[0][-1] == EOS
+    assert ours.ids[0][1:-1] == mistral.tokenizer("word " * 100, add_special_tokens=False)["input_ids"][:14]
+
+
+def test_special_tokens_inside_a_text_are_text(mistral: LocalEncoder):
+    [row] = tokenize(mistral.tokenizer, ["end </s> of <s> text"], 64).ids
+    assert row.count(EOS) == 1 and row.count(BOS) == 1
+    assert "</s>" in mistral.tokenizer.decode(row[1:-1])
+
+
+def test_truncation_is_counted_and_logged(mistral: LocalEncoder, caplog: pytest.LogCaptureFixture):
+    before = mistral.truncated
+    mistral.encode_passages(["short", "long " * 99, "longer " * 99])
+    assert mistral.truncated - before == 2
+    assert "2 of 3 passages cut to 32 tokens" in caplog.text
+
+
+def test_a_text_alone_and_in_a_batch_of_longer_ones_is_the_same(mistral: LocalEncoder):
+    texts = ["a", "three short words", *SCRIPTS.values(), "much longer " * 10]
+    together = mistral.encode_passages(texts)
+    alone = np.concatenate([mistral.encode_passages([text]) for text in texts])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_order_is_kept_across_batches(mistral: LocalEncoder):
+    texts = [f"{'w ' * (n % 7)}{n}" for n in range(40)]
+    whole = mistral.encode_passages(texts)
+    mistral.token_budget, budget = 20, mistral.token_budget
+    np.testing.assert_allclose(mistral.encode_passages(texts), whole, atol=1e-5)
+    mistral.token_budget = budget
+
+
+def test_queries_are_prompted_and_passages_bare(mistral: LocalEncoder):
+    query = "who founded it?"
+    same = mistral.encode_passages([TASK.prompt(query)])
+    np.testing.assert_allclose(mistral.encode_queries([query], TASK), same, atol=1e-6)
+    other = mistral.encode_queries([query], Task("o", "Classify"))
+    assert not np.allclose(other, same, atol=1e-2)
+
+
+def test_no_texts(mistral: LocalEncoder):
+    assert mistral.encode_passages([]).shape == (0, 64)
+    assert mistral.encode_queries([], TASK).shape == (0, 64)
+    assert mistral.count_tokens([]) == []
+
+
+def test_one_string_is_not_a_list(mistral: LocalEncoder):
+    with pytest.raises(TypeError, match="wrap it in a list"):
+        mistral.encode_passages("oops")  # type: ignore[arg-type]
+
+
+def test_pooling_takes_the_last_real_token_though_pad_is_eos():
+    """Hidden state = position: the right answer is the length minus one."""
+    hidden = torch.arange(5.0).repeat(3, 1)[..., None] * torch.tensor([0.0, 1.0]) + torch.tensor([1.0, 0.0])
+    lengths = torch.tensor([1, 3, 5])
+    expected = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 2.0], [1.0, 4.0]]))
+    assert torch.equal(pool(hidden, lengths), expected)
+
+
+def test_pads_do_not_matter(mistral: LocalEncoder, monkeypatch: pytest.MonkeyPatch):
+    rows = tokenize(mistral.tokenizer, ["short", "a good deal longer than that"], 32).ids
+    expected = embed(mistral.model, rows)
+
+    def padded_with_eos(rows: Any, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        ids, lengths = pad(rows, device)
+        for row, length in zip(ids, lengths, strict=True):
+            row[length:] = EOS
+        return ids, lengths
+
+    monkeypatch.setattr("ragkit.encoder.pad", padded_with_eos)
+    assert torch.equal(embed(mistral.model, rows), expected)
+
+
+def test_batches_cover_everything_within_the_budget():
+    lengths = [5, 1, 9, 3, 3, 12, 2]
+    groups = list(batches(lengths, 12))
+    assert sorted(i for group in groups for i in group) == list(range(7))
+    assert all(len(g) == 1 or len(g) * max(lengths[i] for i in g) <= 12 for g in groups)
+    assert list(batches([50], 12)) == [[0]]
+
+
+def test_fingerprint_is_meaning_not_precision(mistral: LocalEncoder, mistral_folder: Path, tmp_path: Path):
+    def load(folder: Path = mistral_folder, **kwargs: Any) -> str:
+        return LocalEncoder.load(folder, device="cpu", **{"max_length": 32, **kwargs}).fingerprint
+
+    assert load() == mistral.fingerprint == load(dtype=torch.bfloat16)
+    assert len(load()) == 16
+    assert load(max_length=64) != mistral.fingerprint
+    other = shutil.copytree(mistral_folder, tmp_path / "other")
+    weights = bytearray((other / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (other / "model.safetensors").write_bytes(weights)
+    assert load(other) != mistral.fingerprint
+
+
+def test_model_info_is_read_and_a_folder_without_weights_is_refused(tmp_path: Path):
+    ModelInfo(base="mini-base", max_length=77).write(tmp_path)
+    assert ModelInfo.read(tmp_path) == ModelInfo(base="mini-base", max_length=77)
+    with pytest.raises(OSError, match="no weights"):
+        weights_digest(tmp_path)
+    with pytest.raises(OSError):
+        LocalEncoder.load(tmp_path / "nothing-here")
+
+
+def test_what_cannot_be_pooled_is_refused(mistral: LocalEncoder):
+    model = SimpleNamespace(config=SimpleNamespace(is_causal=False), eval=lambda: None)
+    with pytest.raises(ValueError, match="causal decoder"):
+        LocalEncoder(model, mistral.tokenizer, weights_hash="x")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no room"):
+        tokenize(mistral.tokenizer, ["x"], 2)
+
+
+def test_bfloat16_only_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch):
+    for amx, avx, expected in [
+        (False, False, torch.float32),
+        (True, False, torch.bfloat16),
+        (False, True, torch.bfloat16),
+    ]:
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda avx=avx: avx)
+        assert fast_dtype("cpu") is expected
