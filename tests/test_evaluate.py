@@ -1,0 +1,106 @@
+"""Evaluation on a small set with known answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import HashEncoder
+from typer.testing import CliRunner
+
+from ragkit import TASKS
+from trainer import evaluate as e
+from trainer.cli import app
+
+TASK = TASKS["question-answering"]
+
+
+def write_set(folder: Path, passages: list[str], queries: list[str], title: str = "") -> None:
+    """Query n is answered by passage n."""
+    folder.mkdir(parents=True)
+    corpus = [{"_id": f"d{n}", "title": title, "text": text} for n, text in enumerate(passages)]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(r) + "\n" for r in corpus), "utf-8")
+    asked = [{"_id": f"q{n}", "text": text} for n, text in enumerate(queries)]
+    (folder / "queries.jsonl").write_text("".join(json.dumps(r) + "\n" for r in asked), "utf-8")
+    judged = [f"q{n}\td{n}\t1\n" for n in range(len(queries))]
+    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(judged), "utf-8")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    towns = ["Addis Abeba ሸገር", "Bangkok กรุงเทพ", "Delhi दिल्ली", "القاهرة Cairo", "東京 Tokyo", "北京 Beijing"]
+    write_set(tmp_path / "towns" / "en", [f"{t} is a town" for t in towns], towns)
+    write_set(tmp_path / "towns" / "en-zh", [f"{t} is a town" for t in towns], towns[:2])
+    write_set(
+        tmp_path / "colours" / "zh-Hant", ["red 红", "blue 蓝"], ["blue 蓝"], title="色"
+    )  # its answer is the other one: second
+    return tmp_path
+
+
+def test_sets_are_read_with_title_first(data: Path):
+    colours, towns, cross = e.read_sets(data)
+    assert (colours.name, colours.lang, colours.passages["d0"]) == ("colours", "zh-Hant", "色 red 红")
+    assert [s.passage_lang for s in (colours, towns, cross)] == ["zh", "en", "zh"]
+    assert towns.qrels["q3"] == {"d3": 1}
+
+
+def test_scores_and_means_per_set_first(data: Path):
+    result = e.evaluate(list(e.read_sets(data)), HashEncoder(), TASK)
+    assert result["towns"]["en"]["ndcg@10"] == 1
+    assert result["towns"]["en-zh"]["ndcg@10"] == 1
+    assert result["colours"]["zh-Hant"]["mrr@10"] == 0.5
+    assert e.mean_over_sets(result)["mrr@10"] == 0.75  # over languages at once it would be 0.83
+
+
+@pytest.mark.parametrize("mode", ["dense", "sparse", "hybrid"])
+def test_modes_agree_where_words_decide(data: Path, mode: e.Mode):
+    [towns] = [s for s in e.read_sets(data) if s.lang == "en"]
+    assert e.evaluate([towns], HashEncoder(), TASK, mode)["towns"]["en"]["mrr@10"] == 1
+
+
+def test_the_cache_embeds_every_text_once_and_keeps_roles_apart(tmp_path: Path):
+    inner = HashEncoder()
+    cached = e.CachedEncoder(inner, tmp_path / "c.sqlite", chunk=2)
+    texts = ["b b", "a", "b b", "ሰላም ๆ", "\ud800"]
+    np.testing.assert_array_equal(cached.encode_passages(texts), HashEncoder().encode_passages(texts))
+    assert inner.encoded == 4
+    again = e.CachedEncoder(inner, tmp_path / "c.sqlite")
+    np.testing.assert_array_equal(again.encode_passages(texts[::-1]), HashEncoder().encode_passages(texts[::-1]))
+    assert inner.encoded == 4
+    again.encode_queries(["a"], TASK)
+    other = e.CachedEncoder(HashEncoder("b"), tmp_path / "c.sqlite")
+    assert not np.array_equal(other.encode_passages(["a"]), again.encode_passages(["a"]))
+    assert again.encode_passages([]).shape == (0, 64)
+
+
+def test_samples_keep_what_is_relevant_and_are_always_the_same(data: Path):
+    [towns] = [s for s in e.read_sets(data) if s.lang == "en"]
+    small = towns.sample(2, 4)
+    assert small == towns.sample(2, 4)
+    assert len(small.queries) == 2 and len(small.passages) == 4
+    assert all(p in small.passages for judged in small.qrels.values() for p in judged)
+    assert len(towns.sample(3, 1).passages) == 3  # never fewer than the relevant ones
+
+
+def test_qrels_that_name_what_is_not_there(data: Path):
+    with (data / "towns" / "en" / "qrels.tsv").open("a") as file:
+        file.write("q0\td99\t1\n")
+    with pytest.raises(ValueError, match="judges 'q0', 'd99'"):
+        list(e.read_sets(data))
+
+
+def test_the_command_writes_sets_and_mean(data: Path, tmp_path: Path):
+    out = tmp_path / "out" / "bm25.json"
+    done = CliRunner().invoke(app, ["evaluate", "--mode", "sparse", "--data", str(data), "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    written = json.loads(out.read_text("utf-8"))
+    assert set(written) == {"towns", "colours", "mean"}
+    assert set(written["towns"]["en"]) == set(written["mean"]) == {"ndcg@10", "recall@100", "mrr@10"}
+
+
+@pytest.mark.parametrize(("option", "code"), [(["--mode", "x"], 2), (["--task", "x"], 2), (["--only", "none"], 1)])
+def test_wrong_usage_and_failed_work(data: Path, tmp_path: Path, option: list[str], code: int):
+    arguments = ["evaluate", "--mode", "sparse", "--data", str(data), "--out", str(tmp_path / "o.json"), *option]
+    assert CliRunner().invoke(app, arguments).exit_code == code
