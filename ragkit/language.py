@@ -1,0 +1,118 @@
+"""Which language is this text in? A BCP-47 code, or ``"und"`` when the text does not tell.
+
+Two steps. The script decides wherever it can: Thai, Amharic, Khmer, Lao, Korean, Japanese (kana) and
+twenty more are read off the letters, with no model. For scripts that many languages share (Latin,
+Cyrillic, Arabic, Devanagari, Bengali) py3langid's naive Bayes picks among that script's languages and
+says ``und`` below a threshold, as for a name alone. The model loads at the first such text.
+
+Why py3langid: on 29 sets of real questions (200 each, 21 languages; whole, and cut to 3 words), behind
+the same script step and with no threshold, it is right on 98.5 % and 93.7 %, loads in 0.6 s and holds
+115 MB. lingua 2.1 is right on 97.0 % and 91.0 %, with 7.5 s and 1.2 GB; its low-accuracy mode, with
+0.4 s and 90 MB, on 92.0 % and 77.2 %. With the threshold: 97.9 % and 90.3 %, and `und` on 0.8 and 6.1 %.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import regex
+
+from ragkit.types import UNDETERMINED
+
+if TYPE_CHECKING:
+    from py3langid.langid import LanguageIdentifier
+
+# Scripts that stand for one language here. Ethiopic is Amharic, Hebrew is Hebrew: the model knows no
+# Tigrinya and no Yiddish. Han without kana is Chinese, in either form.
+_SOLE = {
+    "Armenian": "hy", "Ethiopic": "am", "Georgian": "ka", "Greek": "el", "Gujarati": "gu", "Gurmukhi": "pa",
+    "Han": "zh", "Hangul": "ko", "Hebrew": "he", "Hiragana": "ja", "Katakana": "ja", "Kannada": "kn",
+    "Khmer": "km", "Lao": "lo", "Malayalam": "ml", "Myanmar": "my", "Oriya": "or", "Sinhala": "si",
+    "Tamil": "ta", "Telugu": "te", "Thaana": "dv", "Thai": "th", "Tibetan": "bo",
+}  # fmt: skip
+
+# Scripts that several languages share, and which of the model's labels are written in them. Dialects
+# and tiny languages that the model confuses with their big neighbours (arz and ary with ar, wuu with
+# zh, bs with hr, an and ext with es) are left out: they cost Arabic queries 10 points.
+_SHARED = {
+    "Arabic": "ar fa ps ug ur",
+    "Bengali": "as bn",
+    "Cyrillic": "ba be bg kk ky mk mn ru sr tg tt uk",
+    "Devanagari": "hi mr ne sa",
+    "Latin": "af az ca cs cy da de en eo es et eu fi fo fr fy ga gd gl ha hr hu id ig is it ku lb lg lt lv mg ms "
+    "mt nl nn no nso oc pl pt ro rw sk sl sn so sq st sv sw tk tl tr uz vi xh yo zu",
+}
+_LABELS = {script: frozenset(labels.split()) for script, labels in _SHARED.items()}
+
+# Latin words stand inside every other script (product names, commands), hardly the reverse, and an
+# ideograph says as much as several letters: "iPhone 15 电池" is Chinese.
+_WEIGHT = {"Latin": 1, "Han": 4, "Hiragana": 4, "Katakana": 4, "Hangul": 3}
+_RUN = regex.compile(  # digits have a script too, and say nothing
+    "|".join(rf"(?P<{script}>[\p{{Script={script}}}--\p{{N}}]+)" for script in (*_SOLE, *_SHARED)), regex.VERSION1
+)
+
+_SAMPLE = 4000  # characters: more does not change the answer
+_CONFIDENT = 0.3  # of the script's probability. Cut to 2 words, 5.4 % come out wrong instead of 13.2 %
+
+_LEGACY = {"in": "id", "iw": "he", "ji": "yi", "mo": "ro", "no": "nb", "cmn": "zh"}  # BCP-47 preferred values; no -> nb
+_TAG = regex.compile(r"([A-Za-z]{2,3})(?:[-_][A-Za-z0-9]{1,8})*(?:[.@].*)?")
+
+_lock = threading.Lock()
+_identifier: LanguageIdentifier | None = None
+
+
+def detect_language(text: str) -> str:
+    """The BCP-47 code of ``text``'s main language, or ``"und"``. Never raises, whatever the text."""
+    sample = text[:_SAMPLE]
+    script = _main_script(sample)
+    if script is None:
+        return UNDETERMINED
+    if script in _SOLE:
+        return _SOLE[script]
+    ranked = [(label, p) for label, p in _model().rank(sample) if label in _LABELS[script]]
+    label, probability = ranked[0]
+    if probability < _CONFIDENT * sum(p for _, p in ranked):
+        return UNDETERMINED
+    return _LEGACY.get(str(label), str(label))
+
+
+def normalise_language(tag: object) -> str | None:
+    """The primary subtag of a language tag (``zh_CN``, ``zh-Hant`` -> ``zh``; ``pt_BR.UTF-8`` -> ``pt``;
+    ``no`` -> ``nb``), or None where ``tag`` names no language.
+
+    Passages carry the primary subtag alone, since that is what a filter, a detector and a stemmer can
+    agree on: nobody who filters by ``pt`` wants to miss the pages marked ``pt_BR``.
+    """
+    match = _TAG.fullmatch(tag.strip()) if isinstance(tag, str) else None
+    if match is None:
+        return None
+    primary = str(match.group(1)).lower()
+    return None if primary in {UNDETERMINED, "mul", "mis", "zxx"} else _LEGACY.get(primary, primary)
+
+
+def _main_script(text: str) -> str | None:
+    weights: Counter[str] = Counter()
+    for run in _RUN.finditer(text):
+        script = run.lastgroup or ""  # a match always has its group's name
+        weights[script] += len(run.group()) * _WEIGHT.get(script, 2)
+    # Japanese mixes kana and Han; Chinese that quotes a kana name stays Chinese.
+    kana, han = weights.pop("Hiragana", 0) + weights.pop("Katakana", 0), weights.pop("Han", 0)
+    if kana or han:
+        weights["Hiragana" if kana * 10 > han else "Han"] = kana + han
+    return max(weights, key=weights.__getitem__) if weights else None
+
+
+def _model() -> LanguageIdentifier:
+    """One identifier per process, read-only once loaded, so that threads share it without a lock."""
+    global _identifier
+    if _identifier is None:
+        with _lock:
+            if _identifier is None:
+                from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+                identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+                identifier.set_languages(sorted(frozenset[str]().union(*_LABELS.values())))
+                _identifier = identifier
+    return _identifier
