@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 from ragkit import mini
 from ragkit.task import Task
@@ -196,6 +197,7 @@ class LocalEncoder:
         by ``adapter_config.json``); an adapter is merged into its base. ``dtype`` defaults to what the
         device computes fast. Raises OSError where nothing of that name is found.
         """
+        transformers_logging.disable_progress_bar()  # it loads in seconds, and scripts read our standard error
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = dtype or fast_dtype(device)
         adapter, info = None, ModelInfo()

@@ -221,6 +221,7 @@ def train(config: TrainConfig, data: Path, out: Path) -> Path:
     checkpoints = out / "checkpoints"
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)) if checkpoints.exists() else None)
     folder = out / "model"
+    model.peft_config["default"].base_model_name_or_path = config.base  # type: ignore[operator]  # not this machine's cache
     model.save_pretrained(folder)  # type: ignore[operator]
     ModelInfo(base=config.base, max_length=encoder.max_length).write(folder)
     return folder

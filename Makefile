@@ -1,0 +1,31 @@
+# demo and test build the environment first; `make demo APP=0` stops before the web app.
+VENV ?= .venv
+BIN := $(VENV)/bin
+export RAGKIT_STORE ?= .ragkit/store
+APP ?= 1
+
+.PHONY: demo test check bench clean
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	python3 -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mini,train,dev]'
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/ragkit ingest apps/corpus/mul/corpus.jsonl --corpus selvara
+	$(BIN)/python -m apps.tour
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/python -m pytest tests/test_layers.py
+
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/store.py --help
+
+clean:
+	rm -rf $(VENV) .ragkit

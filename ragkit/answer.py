@@ -1,0 +1,58 @@
+"""Hits -> an answer that can be checked: every marker ``[n]`` points into a passage that was retrieved.
+
+Without a language model the answer is extractive: the sentence that the embedder finds nearest to the
+question, word for word, in the language of its document. Where even the nearest passage lies below the
+model's threshold, the answer is that the corpus does not say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ragkit.split import split_sentences
+from ragkit.task import Task
+from ragkit.types import Answer, Citation, Hit
+
+if TYPE_CHECKING:
+    from ragkit.encoder import Encoder
+
+READ = 3  # hits that are searched for the sentence
+SHORT = 12  # characters: what is shorter is a heading or a number, not an answer
+
+
+def extractive_answer(
+    query: str, hits: Sequence[Hit], encoder: Encoder, task: Task, *, threshold: float = 0.0
+) -> Answer:
+    """The best sentence of the first hits, cited; ``text`` is None where no passage reaches ``threshold``.
+
+    ``threshold`` is a cosine between query and passage and belongs to the model
+    (``LocalEncoder.answer_threshold``). A sentence is judged by its own cosine and its passage's together:
+    alone it often lacks what its passage is about.
+    """
+    read = list(hits[:READ])
+    if not read:
+        return Answer(None, hits=tuple(hits))
+    question = encoder.encode_queries([query], task)[0]
+    passages = encoder.encode_passages([hit.passage.text for hit in read]) @ question  # (H,)
+    if float(passages.max()) < threshold:
+        return Answer(None, hits=tuple(hits))
+    spans = [(n, start, end) for n, hit in enumerate(read) for start, end in sentence_spans(hit)]
+    sentences = encoder.encode_passages([read[n].passage.text[start:end] for n, start, end in spans]) @ question
+    best = int(np.argmax([score + passages[n] for score, (n, _, _) in zip(sentences, spans, strict=True)]))
+    n, start, end = spans[best]
+    citation = Citation(1, read[n], start, end)
+    return Answer(f"{citation.quote} [1]", (citation,), tuple(hits))
+
+
+def sentence_spans(hit: Hit) -> list[tuple[int, int]]:
+    """(start, end) characters of the passage's sentences that could answer; all of it, where none is long enough."""
+    spans: list[tuple[int, int]] = []
+    position = 0
+    for sentence in split_sentences(hit.passage.text, hit.passage.lang):
+        start = hit.passage.text.index(sentence, position)
+        position = start + len(sentence)
+        spans.append((start, position))
+    return [(a, b) for a, b in spans if b - a >= SHORT] or [(0, len(hit.passage.text))]

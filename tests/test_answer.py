@@ -1,0 +1,56 @@
+"""Extractive answers: the right sentence, cited by its exact span, or none."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import SCRIPTS, HashEncoder
+
+from ragkit import TASKS, Hit, Passage
+from ragkit.answer import extractive_answer, sentence_spans
+
+TASK = TASKS["question-answering"]
+
+
+def hit(rank: int, text: str, lang: str = "en") -> Hit:
+    return Hit(rank, 1 / rank, Passage(f"id{rank}", text, lang, f"doc{rank}", f"/doc{rank}", 0, "h", 1))
+
+
+HITS = [
+    hit(1, "The ferry Alma sails at nine. Tickets cost four lumo at the quay. Dogs travel free of charge."),
+    hit(2, "The museum opens late on Thursdays. It shows ships in bottles."),
+]
+
+
+def test_the_sentence_that_answers_is_cited_to_the_letter(encoder: HashEncoder):
+    answer = extractive_answer("what do tickets cost at the quay", HITS, encoder, TASK)
+    assert answer.text == "Tickets cost four lumo at the quay. [1]"
+    [citation] = answer.citations
+    assert citation.hit is HITS[0] and citation.number == 1
+    assert citation.quote == "Tickets cost four lumo at the quay."
+    assert answer.hits == tuple(HITS)
+
+
+def test_a_later_hit_can_answer(encoder: HashEncoder):
+    answer = extractive_answer("the museum opens late on which Thursdays", HITS, encoder, TASK)
+    assert answer.citations[0].hit.rank == 2
+
+
+def test_the_corpus_may_not_say(encoder: HashEncoder):
+    answer = extractive_answer("zebra quagga okapi", HITS, encoder, TASK, threshold=0.5)
+    assert answer.text is None and answer.citations == () and answer.hits == tuple(HITS)
+    assert extractive_answer("anything", [], encoder, TASK).text is None
+
+
+@pytest.mark.parametrize("lang", SCRIPTS)
+def test_every_script_is_quoted_exactly(encoder: HashEncoder, lang: str):
+    text = f"{SCRIPTS[lang]} {SCRIPTS[lang]}\n{SCRIPTS[lang]}"
+    answer = extractive_answer(SCRIPTS[lang], [hit(1, text, lang)], encoder, TASK)
+    [citation] = answer.citations
+    assert citation.quote and text[citation.start : citation.end] == citation.quote
+    assert answer.text == f"{citation.quote} [1]"
+
+
+def test_repeated_sentences_have_their_own_spans():
+    spans = sentence_spans(hit(1, "Closed on Mondays. Open else. Closed on Mondays."))
+    assert spans == [(0, 18), (30, 48)]  # 'Open else.' is too short to be an answer
+    assert sentence_spans(hit(1, "Yes.")) == [(0, 4)]

@@ -1,0 +1,116 @@
+"""What scripts rely on: one JSON document on the last line, counts, and exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SCRIPTS
+from typer.testing import CliRunner
+
+from ragkit.cli import app
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def world(mistral_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RAGKIT_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("RAGKIT_MODEL", str(mistral_folder))
+    documents = tmp_path / "documents"
+    documents.mkdir()
+    for lang, text in SCRIPTS.items():
+        (documents / f"{lang}.txt").write_text(text, "utf-8")
+    (documents / "picture.png").write_bytes(b"\x89PNG")
+    return documents
+
+
+def run(*arguments: object) -> dict[str, Any]:
+    done = CliRunner().invoke(app, [*map(str, arguments), "--json"])
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert len(lines) == 1, "standard output holds more than the document"
+    return json.loads(lines[-1])
+
+
+def test_ingest_search_ask(world: Path):
+    first = run("ingest", world, "--corpus", "town")
+    assert (first["added"], first["unchanged"], first["removed"], first["skipped"]) == (7, 0, 0, 1)
+    assert first["passages"] == 7
+    assert run("ingest", world, "--corpus", "town")["unchanged"] == 7
+    (world / "th.txt").unlink()
+    again = run("ingest", world, "--corpus", "town")
+    assert (again["added"], again["removed"], again["passages"]) == (0, 1, 0)
+
+    hits = run("search", SCRIPTS["am"], "--corpus", "town", "--mode", "sparse")["hits"]
+    assert set(hits[0]) >= {"rank", "id", "score", "lang", "document", "text"}
+    assert (hits[0]["rank"], hits[0]["lang"], hits[0]["document"]) == (1, "am", "am.txt")
+    assert hits[0]["text"] == SCRIPTS["am"]
+    assert [
+        h["lang"] for h in run("search", "x", "--corpus", "town", "--lang", "zh-CN", "--mode", "dense")["hits"]
+    ] == ["zh"]
+    assert len(run("search", "x", "--corpus", "town", "-k", 3, "--mode", "dense", "--task", "sts")["hits"]) == 3
+
+    answer = run("ask", SCRIPTS["ja"], "--corpus", "town", "--instruction", "Find the opening hours")
+    assert set(answer) == {"answer", "citations", "hits"}
+    [citation] = answer["citations"]
+    assert answer["answer"] == f"{citation['quote']} [1]"
+    assert citation["id"] in {h["id"] for h in answer["hits"]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["search", "q", "--corpus", "c", "--mode", "fast"], "none of hybrid, dense, sparse"),
+        (["search", "q", "--corpus", "c", "--task", "seek"], "'seek' is none of web-search"),
+        (["search", "q", "--corpus", "c", "--task", "sts", "--instruction", "Find"], "not both"),
+        (["search", "q", "--corpus", "c", "--lang", "klingonese"], "is no language code"),
+        (["ask", "q", "--corpus", "c", "--instruction", " "], "blank instruction"),
+        (["search", "q"], "corpus"),
+        (["search", "q", "--corpus", "c", "-k", "0"], "-k"),
+        (["ingest", "--corpus", "c"], "Missing argument"),
+        (["fly"], "No such command"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(arguments: list[str], said: str):
+    done = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    assert done.exit_code == 2
+    assert said in done.output
+
+
+def test_failed_work_is_exit_code_1(world: Path):
+    runner = CliRunner()
+    for arguments, said in [
+        (["search", "q", "--corpus", "none"], "no corpus 'none'"),
+        (["ingest", str(world / "missing"), "--corpus", "c"], "cannot read"),
+        (["ingest", str(world), "--corpus", "../c"], "corpus name '../c'"),
+        (["search", "q", "--corpus", "c", "--model", str(world / "no-model")], "ragkit:"),
+    ]:
+        done = runner.invoke(app, arguments)
+        assert done.exit_code == 1
+        assert said in done.stderr and done.stdout == ""
+        assert "Traceback" not in done.stderr
+
+
+def test_output_survives_a_terminal_that_knows_only_ascii(world: Path):
+    run("ingest", world, "--corpus", "town")
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
+    command = [
+        sys.executable,
+        "-c",
+        "from ragkit.cli import main; main()",
+        "search",
+        SCRIPTS["am"],
+        "--corpus",
+        "town",
+        "--mode",
+        "sparse",
+    ]
+    done = subprocess.run(command, capture_output=True, env=environment, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert SCRIPTS["am"] in done.stdout.decode("utf-8")

@@ -1,0 +1,104 @@
+"""The layers of the house, read from the imports."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+RAGKIT = sorted((ROOT / "ragkit").glob("*.py"))
+TRAINER = sorted((ROOT / "trainer").glob("*.py"))
+
+# Lower first: a module imports only from lines above its own.
+LAYERS = [
+    {"types", "task", "settings", "owner", "metrics"},
+    {"language", "sparse", "mini"},
+    {"split", "readers", "nodes", "edge_models"},
+    {"encoder", "edge"},
+    {"embedding", "store"},
+    {"ingest", "retrieve", "answer"},
+    {"cli"},
+]
+
+
+def imports(path: Path, *, everywhere: bool = True) -> set[str]:
+    """Modules imported by a file, those for type checking left out; at its top level only, if asked."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            return
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not everywhere:
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(path.read_text("utf-8")))
+    return found
+
+
+def uses(path: Path, package: str, **kwargs: bool) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for name in imports(path, **kwargs))
+
+
+@pytest.mark.parametrize("path", RAGKIT, ids=lambda p: p.stem)
+def test_ragkit_imports_downwards(path: Path):
+    assert not uses(path, "trainer") and not uses(path, "apps")
+    if path.stem == "__init__":
+        return
+    [level] = [n for n, names in enumerate(LAYERS) if path.stem in names]
+    below = set[str]().union(*LAYERS[:level])
+    ours = {name.split(".")[1] for name in imports(path) if name.startswith("ragkit.")}
+    known = {p.stem for p in RAGKIT}
+    assert ours & known <= below, f"{path.stem} reaches up to {ours & known - below}"
+
+
+@pytest.mark.parametrize("path", RAGKIT, ids=lambda p: p.stem)
+def test_heavy_libraries_have_their_homes(path: Path):
+    assert not uses(path, "torch") or path.stem in {"encoder", "mini"}
+    assert not uses(path, "transformers") or path.stem in {"encoder", "mini"}
+    assert not uses(path, "llama_index") or path.stem in {"embedding", "nodes", "retrieve"}
+    assert not uses(path, "qdrant_client") or path.stem in {"store", "edge", "edge_models"}
+    assert not uses(path, "qdrant_edge") or path.stem in {"edge", "edge_models", "sparse"}
+
+
+@pytest.mark.parametrize("path", TRAINER, ids=lambda p: p.stem)
+def test_the_trainer_needs_no_server_and_no_app(path: Path):
+    ours = {name.split(".")[1] for name in imports(path) if name.startswith("ragkit.")}
+    allowed = {"types", "task", "encoder", "Task", "TASKS"}
+    if path.stem == "evaluate":
+        allowed |= {"store", "retrieve", "metrics", "language"}
+    assert ours <= allowed
+    assert not uses(path, "apps")
+
+
+def test_the_command_lines_start_light():
+    for path in (ROOT / "ragkit" / "cli.py", ROOT / "trainer" / "cli.py"):
+        heavy = {
+            "torch",
+            "transformers",
+            "llama_index",
+            "qdrant_client",
+            "ragkit.encoder",
+            "ragkit.store",
+            "trainer.train",
+        }
+        assert not {h for h in heavy if uses(path, h, everywhere=False)}
+
+
+def test_importing_ragkit_loads_nothing_heavy():
+    code = "import json, sys, ragkit; print(json.dumps(sorted(m.partition('.')[0] for m in sys.modules)))"
+    loaded = set(
+        json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT).stdout)
+    )
+    assert not loaded & {"torch", "transformers", "llama_index", "qdrant_client", "qdrant_edge", "numpy", "pydantic"}
