@@ -26,7 +26,12 @@ if TYPE_CHECKING:
     from ragkit.retrieve import Retriever
     from ragkit.store import Store
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Documents in; passages and cited answers out, in any language.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Documents in; passages and cited answers out, in any language.",
+)
 
 MODES = ("hybrid", "dense", "sparse")
 

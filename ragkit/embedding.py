@@ -54,8 +54,8 @@ class TaskEmbedding(BaseEmbedding):
         encoder = encoder or LocalEncoder.load(data.get("model_name", "mini"))
         if known and known != encoder.fingerprint:
             raise ValueError(
-                f"model {data.get('model_name', 'mini')!r} has fingerprint {encoder.fingerprint}, this embedding was made "
-                f"with {known}: load the old model, or drop the fingerprint and embed the passages again"
+                f"model {data.get('model_name', 'mini')!r} has fingerprint {encoder.fingerprint}, this embedding was "
+                f"made with {known}: load the old model, or drop the fingerprint and embed the passages again"
             )
         data |= {"fingerprint": encoder.fingerprint, "dimension": encoder.dimension, "max_length": encoder.max_length}
         super().__init__(**data)

@@ -70,7 +70,8 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_lengt
     Special tokens written inside a text (``</s>``, ``<eos>``) stay text. Lone surrogates, which no
     UTF-8 tokenizer can read, become U+FFFD. A tokenizer without BOS (Qwen's) gets none.
     """
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    bos: Any = tokenizer.bos_token_id
+    eos: Any = tokenizer.eos_token_id
     if eos is None:
         raise ValueError(
             f"the tokenizer {type(tokenizer).__name__} has no EOS token, whose state is the embedding: "

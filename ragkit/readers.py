@@ -3,8 +3,8 @@
 A new format is a new entry. A reader takes a path and yields Documents, lazily, so that a JSONL of any
 size streams. It leaves ``id``, ``path`` and ``lang`` empty where the format does not say; ingestion
 fills them in. A record it cannot read it yields as ``Skipped``; a file it cannot read at all it raises
-for. Parsing is done by pypdf (BSD), python-docx (MIT), Beautiful Soup over lxml (MIT, BSD) and markdown-it-py (MIT), each
-imported when its first file comes.
+for. Parsing is done by pypdf (BSD), python-docx (MIT), Beautiful Soup over lxml (MIT, BSD) and markdown-it-py
+(MIT), each imported when its first file comes.
 """
 
 from __future__ import annotations

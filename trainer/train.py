@@ -141,13 +141,13 @@ class MetricsFile(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         tally, now = self.trainer.tally, time.monotonic()
         n = tally.steps
-        scheduler = self.trainer.lr_scheduler
+        scheduler: Any = self.trainer.lr_scheduler
         line = {
             "step": state.global_step,
             "loss": round(tally.loss / n, 4),
             "accuracy": round(tally.accuracy / n, 4),
             "embedding_std": round(tally.std / n, 4),
-            "learning_rate": scheduler.get_last_lr()[0] if scheduler else None,
+            "learning_rate": scheduler.get_last_lr()[0],
             "tokens": tally.tokens,
             "truncated": tally.truncated,
             "tokens_per_second": round(tally.tokens / (now - tally.since), 1),

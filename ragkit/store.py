@@ -1,0 +1,385 @@
+"""One Qdrant collection per corpus and encoder: passages in, ranked hits out.
+
+A vector means nothing without the encoder that made it, so a collection is named
+``<corpus>--<fingerprint>``, carries the encoder's identity in its metadata, and a corpus that exists
+only under another fingerprint is refused. Embedded engine, client's local mode and server run the same
+code: they differ in the client that :func:`open_store` makes. Dense and BM25 vectors are stored side by
+side from the first day, and the engine fuses the two rankings (RRF). Payloads are LlamaIndex nodes plus
+our Passage fields, so plain LlamaIndex reads our collections and we read what it adds to them.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from pydantic import SecretStr
+from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import ApiException
+
+from ragkit import nodes
+from ragkit.owner import CorpusInUse, StoreError
+from ragkit.sparse import SCHEME, SparseVector, sparse_passage, well_formed
+from ragkit.types import Hit, Passage
+
+if TYPE_CHECKING:
+    from llama_index.vector_stores.qdrant import QdrantVectorStore
+
+    from ragkit.encoder import Encoder
+
+__all__ = ["CorpusInUse", "CorpusNotFound", "FingerprintMismatch", "PassageState", "Store", "StoreError", "open_store"]
+
+DENSE, SPARSE = "dense", "sparse"
+_NAME = re.compile(r"[A-Za-z0-9](?:[._-]?[A-Za-z0-9])*")  # no "--": it ends the corpus in a collection's name
+_STATE = ("path", "document", "document_hash", "document_passages")
+_BATCH = 256  # points a request: under a server's 32 MB even at 4,096 dimensions
+
+
+class CorpusNotFound(StoreError):
+    """There is no such corpus at this location."""
+
+
+class FingerprintMismatch(StoreError):
+    """The corpus was embedded by another encoder, so its vectors mean something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassageState:
+    """What ingestion compares to find what changed; no text, no vectors."""
+
+    id: str
+    path: str
+    document: str
+    document_hash: str
+    document_passages: int
+
+
+def open_store(
+    location: str | Path,
+    corpus: str,
+    encoder: Encoder,
+    *,
+    api_key: SecretStr | None = None,
+    create: bool = True,
+) -> Store:
+    """The corpus at ``location``: a folder (embedded engine), ``":memory:"``, or the URL of a Qdrant server.
+
+    A corpus that is not there yet is made, or with ``create=False`` refused (:class:`CorpusNotFound`).
+    Raises :class:`FingerprintMismatch` where it exists under another encoder only, :class:`CorpusInUse`
+    where another process owns the folder.
+    """
+    if len(corpus) > 64 or not _NAME.fullmatch(corpus):
+        raise StoreError(
+            f"corpus name {corpus!r}: it names a folder and a collection, so use up to 64 ASCII letters and digits "
+            "with single '.', '_' or '-' between them, for example 'town-handbook'"
+        )
+    place = str(location)
+    name = f"{corpus}--{encoder.fingerprint}"
+    root: Path | None = None
+    client: Any = None
+    if place == ":memory:":
+        client, existing = QdrantClient(place), []
+    elif place.startswith(("http://", "https://")):
+        client = QdrantClient(url=place, api_key=api_key.get_secret_value() if api_key else None, timeout=60)
+        existing = _server_collections(client, place)
+    elif "://" in place:
+        raise StoreError(f"location {place!r}: give a folder, ':memory:', or a server's URL (http:// or https://)")
+    else:
+        root = Path(location).expanduser().resolve()
+        existing = [folder.parent.name for folder in root.glob("*--*/collection.json")]
+    try:
+        _refuse_absent(name, existing, place, create)
+        if root is not None:
+            client = _embedded(root / name)
+        return Store(client, place, corpus, encoder)
+    except BaseException:
+        if client is not None:
+            client.close()
+        raise
+
+
+def _refuse_absent(name: str, existing: Sequence[str], place: str, create: bool) -> None:
+    corpus, _, fingerprint = name.rpartition("--")
+    if name in existing:
+        return
+    others = sorted(n.removeprefix(f"{corpus}--") for n in existing if n.startswith(f"{corpus}--"))
+    if others:
+        raise FingerprintMismatch(
+            f"corpus {corpus!r} at {place} was embedded by encoder {', '.join(others)}, this encoder is {fingerprint}: "
+            "their vectors cannot be compared. Load the old model, or ingest again under a new corpus name"
+        )
+    if not create:
+        corpora = sorted({n.rpartition("--")[0] for n in existing if "--" in n})
+        raise CorpusNotFound(
+            f"no corpus {corpus!r} at {place}; what is there: {', '.join(corpora) or 'nothing'}. Ingest documents first"
+        )
+
+
+def _server_collections(client: QdrantClient, url: str) -> list[str]:
+    try:
+        return [c.name for c in client.get_collections().collections]
+    except (ApiException, OSError) as error:
+        client.close()
+        raise StoreError(
+            f"the Qdrant server at {url} cannot be asked ({error}): is it running there, is the API key right?"
+        ) from error
+
+
+def _embedded(folder: Path) -> Any:
+    try:
+        from ragkit.edge import EdgeClient
+    except ImportError as error:
+        raise StoreError(
+            f"cannot open {folder}: the embedded engine is not available here ({error}). Install qdrant-edge-py "
+            "where it has a wheel, or give the URL of a Qdrant server in place of the path"
+        ) from error
+    return EdgeClient(folder)
+
+
+class Store:
+    """An open corpus; a context manager. Made by :func:`open_store`."""
+
+    def __init__(self, client: Any, location: str, corpus: str, encoder: Encoder) -> None:
+        self.location = location
+        self.corpus = corpus
+        self.fingerprint = encoder.fingerprint
+        self.dimension = encoder.dimension
+        self.collection = f"{corpus}--{encoder.fingerprint}"
+        self._client = client
+        identity = {
+            "corpus": corpus,
+            "fingerprint": encoder.fingerprint,
+            "dimension": encoder.dimension,
+            "max_length": encoder.max_length,
+            "sparse": SCHEME,
+        }
+        if not client.collection_exists(self.collection):
+            self._create(identity)
+        found = client.get_collection(self.collection).config.metadata or {}
+        wrong = {key: (found.get(key), value) for key, value in identity.items() if found.get(key) != value}
+        if wrong:
+            told = ", ".join(f"{key} is {was!r}, expected {now!r}" for key, (was, now) in wrong.items())
+            raise FingerprintMismatch(
+                f"collection {self.collection!r} at {location} was made differently: {told}. "
+                "Ingest again under a new corpus name"
+            )
+
+    def _create(self, identity: dict[str, Any]) -> None:
+        self._client.create_collection(
+            self.collection,
+            vectors_config={DENSE: models.VectorParams(size=self.dimension, distance=models.Distance.COSINE)},
+            sparse_vectors_config={SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
+            metadata=identity,
+        )
+        if self.location != ":memory:":  # the client's local mode has no indexes, and warns
+            for field in ("lang", "path", "document", "doc_id"):
+                schema = models.KeywordIndexParams(
+                    type=models.KeywordIndexType.KEYWORD, prefix=field in ("lang", "path") or None
+                )
+                self._client.create_payload_index(self.collection, field, field_schema=schema)
+
+    # ------------------------------------------------------------------ writing
+
+    def upsert(self, passages: Sequence[Passage], embeddings: np.ndarray) -> None:
+        """Store ``passages`` with their ``embeddings`` (N, D) and BM25 vectors; an existing id is replaced.
+        Durable when it returns."""
+        expected = (len(passages), self.dimension)
+        if embeddings.shape != expected:
+            raise ValueError(
+                f"embeddings of shape {embeddings.shape} for {len(passages)} passages: expected {expected}"
+            )
+        if not np.isfinite(embeddings).all():
+            bad = int((~np.isfinite(embeddings).all(axis=1)).argmax())
+            raise ValueError(
+                f"embedding {bad} (passage {passages[bad].id}) is not finite: check the encoder's precision"
+            )
+        for start in range(0, len(passages), _BATCH):
+            batch = zip(passages[start : start + _BATCH], embeddings[start : start + _BATCH], strict=True)
+            self._client.upsert(self.collection, points=[_point(p, e) for p, e in batch], wait=True)
+
+    def delete(self, passage_ids: Sequence[str]) -> None:
+        """Remove these passages; ids that are not there are no error."""
+        ids = [_checked_id(i) for i in passage_ids]
+        for start in range(0, len(ids), 1000):
+            self._client.delete(self.collection, points_selector=ids[start : start + 1000], wait=True)
+
+    # ------------------------------------------------------------------ reading
+
+    def states(self, path_prefix: str | None = None) -> Iterator[PassageState]:
+        """Of every stored passage whose path is ``path_prefix`` or lies below it (``path_prefix/...``)."""
+        below = None
+        if path_prefix is not None:
+            prefix = well_formed(path_prefix)
+            below = models.Filter(
+                should=[
+                    models.FieldCondition(key="path", match=models.MatchValue(value=prefix)),
+                    models.FieldCondition(key="path", match=models.MatchPrefix(prefix=prefix.rstrip("/") + "/")),
+                ]
+            )
+        offset = None
+        while True:
+            records, offset = self._client.scroll(
+                self.collection, scroll_filter=below, limit=1000, offset=offset, with_payload=list(_STATE)
+            )
+            for record in records:
+                payload = record.payload or {}
+                if all(field in payload for field in _STATE):  # not what LlamaIndex added by itself
+                    yield PassageState(str(record.id), **{field: payload[field] for field in _STATE})
+            if offset is None:
+                return
+
+    def passages(self, ids: Sequence[str]) -> list[Passage]:
+        """In the order of ``ids``; those that are not stored are left out."""
+        records = self._client.retrieve(self.collection, ids=[_checked_id(i) for i in ids], with_payload=True)
+        found = {str(record.id): nodes.from_payload(str(record.id), record.payload) for record in records}
+        return [found[i] for i in map(_checked_id, ids) if i in found]
+
+    def count(self) -> int:
+        return self._client.count(self.collection, exact=True).count
+
+    def languages(self) -> dict[str, int]:
+        """Passages per language, most first."""
+        hits = self._client.facet(self.collection, key="lang", limit=10_000, exact=True).hits
+        return {str(h.value): h.count for h in sorted(hits, key=lambda h: (-h.count, str(h.value)))}
+
+    # ------------------------------------------------------------------ search
+
+    def search(
+        self,
+        *,
+        dense: np.ndarray | None = None,
+        sparse: SparseVector | None = None,
+        k: int = 10,
+        lang: str | None = None,
+        sparse_lang: str | None = None,
+        sparse_filter: bool = False,
+        weights: tuple[float, float] = (1.0, 1.0),
+        rrf_k: int = 60,
+        depth: int = 100,
+    ) -> list[Hit]:
+        """The ``k`` best passages for one query, by ``dense`` (D,), by ``sparse``, or by both rankings fused.
+
+        ``lang`` keeps passages of that language (``zh`` keeps ``zh-Hant``). ``sparse_lang`` is the query's
+        own language: BM25 counts how rare a term is among passages in it, since over a mixed corpus the
+        stop words of one language look rare; ``sparse_filter`` also confines the sparse ranking to them.
+
+        Fusion: RRF over the first ``depth`` of each ranking. The engine's weights stretch ranks: with
+        ``weights`` (dense, sparse) of (1, 0.5) sparse rank 1 counts as rank 2, and so on.
+        Equal scores are ordered by passage id, also across the cut at ``k``.
+        """
+        if k < 1:
+            raise ValueError(f"k={k}: ask for at least one hit")
+        if dense is None and sparse is None:
+            raise ValueError("search needs dense, sparse, or both")
+        if dense is not None and dense.shape != (self.dimension,):
+            raise ValueError(
+                f"dense query of shape {dense.shape}: expected ({self.dimension},), one row of encode_queries"
+            )
+        if sparse is not None and not sparse.indices:  # nothing to match, for example emoji alone
+            if dense is None:
+                return []
+            sparse = None
+
+        legs: list[dict[str, Any]] = []
+        wanted = _speaks(lang)
+        if dense is not None:
+            legs.append({"query": dense.astype(np.float32).tolist(), "using": DENSE, "filter": wanted})
+        if sparse is not None:
+            own = _speaks(sparse_lang)
+            params = models.SearchParams(idf=models.IdfCorpusParams(corpus=own)) if own else None
+            both = models.Filter(must=[f for f in (wanted, own if sparse_filter else None) if f]) or None
+            vector = models.SparseVector(indices=list(sparse.indices), values=list(sparse.values))
+            legs.append({"query": vector, "using": SPARSE, "filter": both, "params": params})
+
+        if len(legs) == 1:
+            leg = legs[0]
+            leg["query_filter"], leg["search_params"] = leg.pop("filter"), leg.pop("params", None)
+
+            def ask(limit: int) -> list[models.ScoredPoint]:
+                return self._client.query_points(self.collection, **leg, limit=limit, with_payload=True).points
+        else:
+            prefetch = [models.Prefetch(**leg, limit=max(depth, k)) for leg in legs]
+            fusion = models.RrfQuery(rrf=models.Rrf(k=rrf_k, weights=list(weights)))
+
+            def ask(limit: int) -> list[models.ScoredPoint]:
+                return self._client.query_points(
+                    self.collection, prefetch=prefetch, query=fusion, limit=limit, with_payload=True
+                ).points
+
+        top = _top(ask, k)
+        return [Hit(rank, p.score, nodes.from_payload(str(p.id), p.payload)) for rank, p in enumerate(top, start=1)]
+
+    @cached_property
+    def vector_store(self) -> QdrantVectorStore:
+        """The LlamaIndex vector store over this collection: what its indexes add, we find, and the reverse."""
+        return nodes.vector_store(self._client, self.collection, DENSE, SPARSE)
+
+    # ------------------------------------------------------------------ life
+
+    def optimize(self) -> None:
+        """Embedded: build the HNSW index (blocks for its seconds). A server does that by itself."""
+        if hasattr(self._client, "optimize"):
+            self._client.optimize()
+
+    def close(self) -> None:
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _speaks(lang: str | None) -> models.Filter | None:
+    """Passages in ``lang`` or one of its variants (RFC 4647 basic filtering)."""
+    if lang is None:
+        return None
+    return models.Filter(
+        should=[
+            models.FieldCondition(key="lang", match=models.MatchValue(value=lang)),
+            models.FieldCondition(key="lang", match=models.MatchPrefix(prefix=f"{lang}-")),
+        ]
+    )
+
+
+def _top(ask: Callable[[int], list[models.ScoredPoint]], k: int) -> list[models.ScoredPoint]:
+    """The first ``k``, equal scores by id. Engines cut inside a run of equal scores as they please, so
+    ask for more until the run has ended. Six digits: the last bits of a float32 sum depend on its order."""
+
+    def score(point: models.ScoredPoint) -> float:
+        return float(f"{point.score:.6g}")
+
+    limit = k + 8
+    points = ask(limit)
+    while len(points) == limit and score(points[-1]) == score(points[k - 1]):
+        limit *= 2
+        points = ask(limit)
+    return sorted(points, key=lambda p: (-score(p), str(p.id)))[:k]
+
+
+def _checked_id(passage_id: str) -> str:
+    try:
+        return str(uuid.UUID(passage_id))
+    except ValueError as error:
+        raise ValueError(
+            f"passage id {passage_id!r} is no UUID: Qdrant takes no other, use uuid5 of what it stands for"
+        ) from error
+
+
+def _point(passage: Passage, embedding: np.ndarray) -> models.PointStruct:
+    vector: dict[str, Any] = {DENSE: embedding.astype(np.float32).tolist()}
+    sparse = sparse_passage(passage.text, passage.lang)
+    if sparse.indices:  # engines disagree on whether an empty vector counts in IDF
+        vector[SPARSE] = models.SparseVector(indices=list(sparse.indices), values=list(sparse.values))
+    return models.PointStruct(
+        id=_checked_id(passage.id),
+        vector=vector,
+        payload=nodes.to_payload(passage),
+    )

@@ -1,0 +1,166 @@
+"""Which passages come first, and when BM25 is heard. The store is a real one, in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from conftest import HashEncoder
+
+from ragkit import TASKS, Task
+from ragkit.retrieve import Fusion, Retriever, TaskRetriever
+from ragkit.store import Store, open_store
+from ragkit.types import Passage
+
+ENGLISH = [
+    "The lost property office of the harbour is open until five",
+    "The library of the harbour is closed on the first Monday",
+    "Tickets for the mountain railway are sold at the kiosk",
+]
+THAI = ["สำนักงานของหายอยู่ที่ท่าเรือ เปิดถึงห้าโมงเย็น", "ตั๋วรถไฟสายภูเขาขายที่ซุ้ม"]
+AMHARIC = ["የጠፉ ዕቃዎች ቢሮ በወደቡ ይገኛል"]
+
+
+def passage(text: str, lang: str) -> Passage:
+    return Passage(str(uuid.uuid5(uuid.NAMESPACE_OID, text)), text, lang, text[:9], f"/{lang}.md", 0, "h", 1)
+
+
+PASSAGES = [passage(text, lang) for lang, texts in (("en", ENGLISH), ("th", THAI), ("am", AMHARIC)) for text in texts]
+
+
+class PickyEncoder(HashEncoder):
+    """Knows which passage each query means, whatever its language: the dense ranking is right by decree."""
+
+    def __init__(self, meant: dict[str, str]) -> None:
+        super().__init__()
+        self.meant = meant
+        self.prompts: list[str] = []
+
+    def encode_queries(self, queries: list[str], task: Task) -> np.ndarray:
+        self.prompts += [task.prompt(query) for query in queries]
+        return self._embed([self.meant.get(query, query) for query in queries])
+
+
+ENGLISH_QUERY = "Where is the lost property office of the harbour?"
+RAILWAY_QUERY = "Where do I buy what the conductor of the old cable car wants to see?"
+MEANT = {RAILWAY_QUERY: THAI[1], ENGLISH_QUERY: ENGLISH[1], "ของหาย": ENGLISH[0], "🎫": THAI[1]}
+
+
+@pytest.fixture
+def picky() -> PickyEncoder:
+    return PickyEncoder(MEANT)
+
+
+@pytest.fixture
+def store(picky: PickyEncoder) -> Iterator[Store]:
+    with open_store(":memory:", "town", picky) as store:
+        store.upsert(PASSAGES, picky.encode_passages([p.text for p in PASSAGES]))
+        yield store
+
+
+def texts(hits: list) -> list[str]:
+    return [hit.passage.text for hit in hits]
+
+
+def test_dense_and_sparse_are_their_own_rankings(store: Store, picky: PickyEncoder) -> None:
+    retriever = Retriever(store, picky)
+    assert texts(retriever.search(ENGLISH_QUERY, mode="dense"))[0] == ENGLISH[1]
+    assert texts(retriever.search(ENGLISH_QUERY, mode="sparse"))[0] == ENGLISH[0]
+    assert texts(retriever.search("สำนักงานของหาย", mode="sparse"))[0] == THAI[0]
+    assert texts(retriever.search("ቢሮው የት ነው", mode="sparse")) == AMHARIC
+
+
+def test_hybrid_hears_bm25_where_it_has_evidence(store: Store, picky: PickyEncoder) -> None:
+    """Dense puts the library first and BM25 the lost property office: fused, both precede all others."""
+    hits = Retriever(store, picky).search(ENGLISH_QUERY, mode="hybrid")
+    assert set(texts(hits)[:2]) == {ENGLISH[0], ENGLISH[1]}
+    assert hits[0].score < 1  # sums of reciprocal ranks, not cosines
+    louder = Fusion(rrf_k=1, sparse=2.0)  # at k = 1 the engine's score is weight / rank
+    assert texts(Retriever(store, picky, louder).search(ENGLISH_QUERY, mode="hybrid"))[0] == ENGLISH[0]
+    quieter = Fusion(rrf_k=1, sparse=0.5)
+    assert texts(Retriever(store, picky, quieter).search(ENGLISH_QUERY, mode="hybrid"))[0] == ENGLISH[1]
+    deaf = Fusion(min_coverage=1.0)
+    dense = Retriever(store, picky).search(ENGLISH_QUERY, mode="dense")
+    assert Retriever(store, picky, deaf).search(ENGLISH_QUERY, mode="hybrid") == dense
+
+
+def test_stop_words_in_the_query_s_language_do_not_push_out_another_language(store: Store, picky: PickyEncoder) -> None:
+    """BM25 finds `the`, `of`, `where` in English passages; the answer is Thai. The dense ranking stands."""
+    retriever = Retriever(store, picky)
+    assert texts(retriever.search(RAILWAY_QUERY, mode="sparse"))[0] in ENGLISH
+    assert retriever.search(RAILWAY_QUERY) == retriever.search(RAILWAY_QUERY, mode="dense")
+    assert texts(retriever.search(RAILWAY_QUERY))[0] == THAI[1]
+
+
+def test_without_passages_in_the_query_s_language_hybrid_is_dense(store: Store, picky: PickyEncoder) -> None:
+    store.delete([p.id for p in PASSAGES if p.lang == "th"])
+    retriever = Retriever(store, picky)
+    assert retriever.search("ของหาย") == retriever.search("ของหาย", mode="dense")
+    assert texts(retriever.search("ของหาย"))[0] == ENGLISH[0]
+
+
+def test_texts_without_language_search_all_passages(store: Store, picky: PickyEncoder) -> None:
+    number = passage("ሰረገላ BR-218", "am")
+    store.upsert([number], picky.encode_passages([number.text]))
+    retriever = Retriever(store, picky)
+    assert texts(retriever.search("218", mode="sparse")) == [number.text]
+    assert number.text in texts(retriever.search("218", k=2))
+    assert texts(retriever.search("🎫"))[0] == THAI[1]  # no terms at all: dense
+    assert retriever.search("🎫", mode="sparse") == []
+    for query in ("", "\ud800"):
+        assert len(retriever.search(query, k=3)) == 3
+
+
+def test_language_and_k_hold_in_every_mode(store: Store, picky: PickyEncoder) -> None:
+    retriever = Retriever(store, picky)
+    for mode in ("dense", "sparse", "hybrid"):
+        hits = retriever.search(ENGLISH_QUERY, mode=mode, lang="en", k=2)
+        assert len(hits) == 2
+        assert {h.passage.lang for h in hits} == {"en"}
+        assert retriever.search(ENGLISH_QUERY, mode=mode, lang="sw") == []
+    assert texts(retriever.search(RAILWAY_QUERY, lang="am")) == AMHARIC
+
+
+def test_a_batch_is_encoded_once_with_the_task_s_prompt(store: Store, picky: PickyEncoder) -> None:
+    retriever = Retriever(store, picky)
+    queries = [ENGLISH_QUERY, "ของหาย"]
+    batch = retriever.search_batch(queries, task=TASKS["fact-checking"], k=3)
+    assert picky.prompts == [TASKS["fact-checking"].prompt(query) for query in queries]
+    assert batch == [retriever.search(query, k=3) for query in queries]
+    assert retriever.search_batch([]) == []
+    rows = picky.encode_queries(queries, TASKS["web-search"])
+    seen = len(picky.prompts)
+    assert retriever.search_batch(queries, k=3, embeddings=rows) == batch
+    assert len(picky.prompts) == seen
+
+
+def test_wrong_use_is_refused(store: Store, picky: PickyEncoder) -> None:
+    with pytest.raises(ValueError, match="'best': use 'dense', 'sparse' or 'hybrid'"):
+        Retriever(store, picky).search("x", mode="best")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="cannot be compared"):
+        Retriever(store, HashEncoder("other"))
+    with pytest.raises(ValueError, match="already starts with the prefix"):
+        Retriever(store, picky).search(TASKS["sts"].prompt("x"), task=TASKS["sts"])
+
+
+def test_llamaindex_gets_the_same_hits_as_nodes(store: Store, picky: PickyEncoder) -> None:
+    retriever = Retriever(store, picky)
+    wrapped = TaskRetriever(retriever, task=TASKS["question-answering"], mode="hybrid", k=2)
+    hits = retriever.search(ENGLISH_QUERY, task=TASKS["question-answering"], k=2)
+    for found in (wrapped.retrieve(ENGLISH_QUERY), asyncio.run(wrapped.aretrieve(ENGLISH_QUERY))):
+        assert [(n.node.node_id, n.score) for n in found] == [(h.passage.id, h.score) for h in hits]
+    assert found[0].node.metadata["lang"] == "en"
+    assert TASKS["question-answering"].prompt(ENGLISH_QUERY) in picky.prompts
+
+
+def test_a_bundle_s_own_embedding_is_used(store: Store, picky: PickyEncoder) -> None:
+    from llama_index.core.schema import QueryBundle
+
+    [row] = picky.encode_passages([THAI[0]])
+    bundle = QueryBundle(ENGLISH_QUERY, embedding=row.tolist())
+    [node] = TaskRetriever(Retriever(store, picky), mode="dense", k=1).retrieve(bundle)
+    assert node.get_content() == THAI[0]
+    assert picky.prompts == []
