@@ -1,16 +1,25 @@
 """Query in, hits out: dense, sparse (BM25), or both fused by the engine.
 
-Fusing helps where both rankings are evidence. Across languages BM25 is nearly blind, and plain RRF then
-drags a good dense ranking down (measured: ndcg@10 0.96 to 0.44). So in hybrid mode BM25 ranks only the
-passages in the query's own language, and is heard only where its best passage has enough of the query's
-terms; otherwise the dense ranking stands as it is. The constants are in :class:`Fusion`.
+Plain RRF makes hybrid worse than its better half when the halves differ: 0.40 below it on Amharic, and
+across languages, where BM25 is nearly blind, 0.96 fell to 0.44. Three things mend that.
+
+1. BM25 speaks only about passages in the query's own language.
+2. Each query weighs the two rankings anew: by how far the best of each stands out from the rest of its
+   own ranking. A ranking that does not tell its first from its hundredth knows little.
+3. In a corpus of several languages the dense ranking decides which positions belong to the query's
+   language, and the fused ranking which passages take them, so that nothing in another language is pushed
+   down for want of shared words. Only with strong evidence does the fused best go to the top.
+
+With the `mini` model on 22 sets, one language each (40 queries, 60 passages): dense 0.859, BM25 0.934, RRF
+(k 60) 0.912, this 0.946 and nowhere more than 0.02 below the better. The same passages in one pool of 17
+languages: questions in the passage's language 0.785, 0.923, 0.890, 0.902; in another 0.409, 0, 0.088, 0.400.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -34,11 +43,10 @@ Mode = Literal["dense", "sparse", "hybrid"]
 class Fusion:
     """How hybrid search weighs its two rankings."""
 
-    rrf_k: int = 60  # larger: agreement of the rankings counts for more, the first ranks for less
+    rrf_k: int = 1  # at 1 the engine's score is weight / rank; larger lets agreement outvote a clear first
     depth: int = 100  # of each ranking
-    dense: float = 1.0  # the engine's weights stretch ranks: at 0.5, rank 1 counts as rank 2
-    sparse: float = 1.0
-    min_coverage: float = 0.4  # share of the query's terms in BM25's best passage, below which BM25 is not heard
+    lean: float = 1.25  # towards BM25, where both stand out alike; about 1 for a stronger embedder
+    lift: float = 0.4  # evidence (0 to 1) from which the fused best precedes other languages; more favours those
 
 
 class Retriever:
@@ -63,9 +71,8 @@ class Retriever:
         lang: str | None = None,
         k: int = 10,
     ) -> list[Hit]:
-        """The ``k`` best passages, of language ``lang`` if given. Scores are cosines (dense, and hybrid where
-        BM25 is not heard), BM25 scores (sparse), or sums of reciprocal ranks (hybrid): compare them within
-        one ranking only."""
+        """The ``k`` best passages, of language ``lang`` if given. Scores are cosines (dense), BM25 scores
+        (sparse) or 1 / rank (hybrid, which joins rankings and not scores)."""
         return self.search_batch([query], task=task, mode=mode, lang=lang, k=k)[0]
 
     def search_batch(
@@ -94,23 +101,54 @@ class Retriever:
         return self.store.search(sparse=sparse_query(query, own), sparse_lang=_known(own), lang=lang, k=k)
 
     def _hybrid(self, query: str, dense: np.ndarray, lang: str | None, k: int) -> list[Hit]:
-        own = detect_language(query)
+        own, fusion = detect_language(query), self.fusion
+        if own != UNDETERMINED and lang is not None and not _speaks(lang, own):
+            return _ranked(self.store.search(dense=dense, lang=lang, k=k))  # nothing there that BM25 could read
+        within = lang or _known(own)
         terms = sparse_query(query, own)
-        leg: dict[str, Any] = {"sparse": terms, "sparse_lang": _known(own), "sparse_filter": True, "lang": lang}
-        best = self.store.search(**leg, k=1)
-        if not best:
-            return self.store.search(dense=dense, lang=lang, k=k)
-        passage = best[0].passage
-        if coverage(terms, sparse_passage(passage.text, passage.lang)) < self.fusion.min_coverage:
-            return self.store.search(dense=dense, lang=lang, k=k)
-        return self.store.search(
-            **leg,
+        bm25 = self.store.scores(sparse=terms, sparse_lang=_known(own), lang=within, k=fusion.depth)
+        if not len(bm25):
+            return _ranked(self.store.search(dense=dense, lang=lang, k=k))
+        cosines = self.store.scores(dense=dense, lang=within, k=fusion.depth)
+        fused = self.store.search(
             dense=dense,
+            sparse=terms,
+            sparse_lang=_known(own),
+            lang=within,
             k=k,
-            weights=(self.fusion.dense, self.fusion.sparse),
-            rrf_k=self.fusion.rrf_k,
-            depth=self.fusion.depth,
+            weights=(1.0, fusion.lean * stands_out(bm25) / stands_out(cosines)),
+            rrf_k=fusion.rrf_k,
+            depth=fusion.depth,
         )
+        if within == lang:
+            return _ranked(fused)
+        hits = take_positions(self.store.search(dense=dense, k=k), fused, own)
+        best = fused[0].passage
+        rivals = float(bm25[9] / bm25[0]) if len(bm25) > 9 else 0.0
+        if coverage(terms, sparse_passage(best.text, best.lang)) * (1 - rivals) >= fusion.lift:
+            hits = [fused[0], *(hit for hit in hits if hit.passage.id != best.id)][:k]
+        return _ranked(hits)
+
+
+def stands_out(scores: np.ndarray) -> float:
+    """How many standard deviations the best of a ranking lies above its mean; 1 where there is nothing to
+    compare with. Above 0."""
+    spread = float(np.std(scores)) if len(scores) > 2 else 0.0
+    return (float(np.max(scores)) - float(np.mean(scores))) / spread if spread > 1e-6 else 1.0
+
+
+def take_positions(overall: Sequence[Hit], own_fused: Sequence[Hit], own: str) -> list[Hit]:
+    """``overall`` with its passages in language ``own`` replaced, in order, by ``own_fused``."""
+    fused = iter(own_fused)
+    return [next(fused, hit) if _speaks(hit.passage.lang, own) else hit for hit in overall]
+
+
+def _ranked(hits: Sequence[Hit]) -> list[Hit]:
+    return [replace(hit, rank=rank, score=1 / rank) for rank, hit in enumerate(hits, start=1)]
+
+
+def _speaks(lang: str, own: str) -> bool:
+    return lang == own or lang.startswith(f"{own}-")
 
 
 def _known(lang: str) -> str | None:

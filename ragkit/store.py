@@ -258,62 +258,77 @@ class Store:
         k: int = 10,
         lang: str | None = None,
         sparse_lang: str | None = None,
-        sparse_filter: bool = False,
         weights: tuple[float, float] = (1.0, 1.0),
         rrf_k: int = 60,
         depth: int = 100,
     ) -> list[Hit]:
         """The ``k`` best passages for one query, by ``dense`` (D,), by ``sparse``, or by both rankings fused.
 
-        ``lang`` keeps passages of that language (``zh`` keeps ``zh-Hant``). ``sparse_lang`` is the query's
-        own language: BM25 counts how rare a term is among passages in it, since over a mixed corpus the
-        stop words of one language look rare; ``sparse_filter`` also confines the sparse ranking to them.
+        ``lang`` keeps passages of that language (``zh`` keeps ``zh-Hant``). ``sparse_lang`` is the query's own
+        language: how rare a term is, BM25 then counts among the passages in it, since over a mixed corpus the
+        stop words of one language look rare.
 
-        Fusion: RRF over the first ``depth`` of each ranking. The engine's weights stretch ranks: with
-        ``weights`` (dense, sparse) of (1, 0.5) sparse rank 1 counts as rank 2, and so on.
+        Fusion is the engine's RRF over the first ``depth`` of each ranking, ``weights`` are (dense, sparse). The
+        engine's score is 1 / (rank / weight + rrf_k - 1): a weight stretches ranks, so at a large ``rrf_k`` the
+        smaller weight tells its own first ranks apart *more* sharply. At ``rrf_k=1`` it is weight / rank.
         Equal scores are ordered by passage id, also across the cut at ``k``.
         """
         if k < 1:
             raise ValueError(f"k={k}: ask for at least one hit")
+        legs = self._legs(dense, sparse, lang, sparse_lang)
+        if not legs:
+            return []
+        if len(legs) == 1:
+            request = _alone(legs[0])
+        else:
+            request = {
+                "prefetch": [models.Prefetch(**leg, limit=max(depth, k)) for leg in legs],
+                "query": models.RrfQuery(rrf=models.Rrf(k=rrf_k, weights=list(weights))),
+            }
+
+        def ask(limit: int) -> list[models.ScoredPoint]:
+            return self._client.query_points(self.collection, **request, limit=limit, with_payload=True).points
+
+        top = _top(ask, k)
+        return [Hit(rank, p.score, nodes.from_payload(str(p.id), p.payload)) for rank, p in enumerate(top, start=1)]
+
+    def scores(
+        self,
+        *,
+        dense: np.ndarray | None = None,
+        sparse: SparseVector | None = None,
+        k: int = 100,
+        lang: str | None = None,
+        sparse_lang: str | None = None,
+    ) -> np.ndarray:
+        """The ``k`` best scores of one ranking, falling; without the passages, so cheaper than :meth:`search`."""
+        legs = self._legs(dense, sparse, lang, sparse_lang)
+        if not legs:
+            return np.empty(0, dtype=np.float32)
+        [leg] = legs
+        found = self._client.query_points(self.collection, **_alone(leg), limit=k, with_payload=False).points
+        return np.array([point.score for point in found], dtype=np.float32)
+
+    def _legs(
+        self, dense: np.ndarray | None, sparse: SparseVector | None, lang: str | None, sparse_lang: str | None
+    ) -> list[dict[str, Any]]:
+        """What to rank by, as arguments of a Prefetch. A sparse query without terms (emoji alone) ranks nothing."""
         if dense is None and sparse is None:
-            raise ValueError("search needs dense, sparse, or both")
+            raise ValueError("a search needs dense, sparse, or both")
         if dense is not None and dense.shape != (self.dimension,):
             raise ValueError(
                 f"dense query of shape {dense.shape}: expected ({self.dimension},), one row of encode_queries"
             )
-        if sparse is not None and not sparse.indices:  # nothing to match, for example emoji alone
-            if dense is None:
-                return []
-            sparse = None
-
         legs: list[dict[str, Any]] = []
         wanted = _speaks(lang)
         if dense is not None:
             legs.append({"query": dense.astype(np.float32).tolist(), "using": DENSE, "filter": wanted})
-        if sparse is not None:
+        if sparse is not None and sparse.indices:
             own = _speaks(sparse_lang)
             params = models.SearchParams(idf=models.IdfCorpusParams(corpus=own)) if own else None
-            both = models.Filter(must=[f for f in (wanted, own if sparse_filter else None) if f]) or None
             vector = models.SparseVector(indices=list(sparse.indices), values=list(sparse.values))
-            legs.append({"query": vector, "using": SPARSE, "filter": both, "params": params})
-
-        if len(legs) == 1:
-            leg = legs[0]
-            leg["query_filter"], leg["search_params"] = leg.pop("filter"), leg.pop("params", None)
-
-            def ask(limit: int) -> list[models.ScoredPoint]:
-                return self._client.query_points(self.collection, **leg, limit=limit, with_payload=True).points
-        else:
-            prefetch = [models.Prefetch(**leg, limit=max(depth, k)) for leg in legs]
-            fusion = models.RrfQuery(rrf=models.Rrf(k=rrf_k, weights=list(weights)))
-
-            def ask(limit: int) -> list[models.ScoredPoint]:
-                return self._client.query_points(
-                    self.collection, prefetch=prefetch, query=fusion, limit=limit, with_payload=True
-                ).points
-
-        top = _top(ask, k)
-        return [Hit(rank, p.score, nodes.from_payload(str(p.id), p.payload)) for rank, p in enumerate(top, start=1)]
+            legs.append({"query": vector, "using": SPARSE, "filter": wanted, "params": params})
+        return legs
 
     @cached_property
     def vector_store(self) -> QdrantVectorStore:
@@ -335,6 +350,12 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _alone(leg: dict[str, Any]) -> dict[str, Any]:
+    """A Prefetch's arguments as those of query_points, which names two of them otherwise."""
+    renamed = {"filter": "query_filter", "params": "search_params"}
+    return {renamed.get(name, name): value for name, value in leg.items()}
 
 
 def _speaks(lang: str | None) -> models.Filter | None:

@@ -78,9 +78,9 @@ def test_hybrid_hears_bm25_where_it_has_evidence(store: Store, picky: PickyEncod
     hits = Retriever(store, picky).search(ENGLISH_QUERY, mode="hybrid")
     assert set(texts(hits)[:2]) == {ENGLISH[0], ENGLISH[1]}
     assert hits[0].score < 1  # sums of reciprocal ranks, not cosines
-    louder = Fusion(rrf_k=1, sparse=2.0)  # at k = 1 the engine's score is weight / rank
+    louder = Fusion(rrf_k=1, dense=1.0, sparse=2.0)  # at k = 1 the engine's score is weight / rank
     assert texts(Retriever(store, picky, louder).search(ENGLISH_QUERY, mode="hybrid"))[0] == ENGLISH[0]
-    quieter = Fusion(rrf_k=1, sparse=0.5)
+    quieter = Fusion(rrf_k=1, dense=1.0, sparse=0.5)
     assert texts(Retriever(store, picky, quieter).search(ENGLISH_QUERY, mode="hybrid"))[0] == ENGLISH[1]
     deaf = Fusion(min_coverage=1.0)
     dense = Retriever(store, picky).search(ENGLISH_QUERY, mode="dense")

@@ -178,13 +178,13 @@ def test_k_and_language_limit_every_kind_of_search(store: Store, encoder: HashEn
     assert len(store.search(dense=dense, k=100)) == len(PASSAGES)
 
 
-def test_sparse_leg_alone_can_be_confined_to_a_language(store: Store, encoder: HashEncoder) -> None:
-    both = sparse_query("nach Linda at nine", "en")
-    found = store.search(sparse=both, sparse_lang="de", sparse_filter=True)
-    assert {h.passage.lang for h in found} == {"de"}
-    assert {h.passage.lang for h in store.search(sparse=both, sparse_lang="de")} == {"de", "en"}
-    fused = store.search(dense=embed(encoder, "The mail boat"), sparse=both, sparse_lang="de", sparse_filter=True)
-    assert {h.passage.lang for h in fused} >= {"de", "en", "th"}  # the dense ranking is not confined
+def test_scores_are_those_of_the_search(store: Store, encoder: HashEncoder) -> None:
+    dense, sparse = embed(encoder, "The ferry leaves"), sparse_query("The ferry leaves", "en")
+    in_english: dict[str, Any] = {"sparse": sparse, "sparse_lang": "en"}
+    for query in ({"dense": dense}, {"sparse": sparse}, in_english, {"dense": dense, "lang": "zh"}):
+        assert store.scores(**query).tolist() == pytest.approx([h.score for h in store.search(**query, k=100)], abs=1e-6)
+    assert len(store.scores(dense=dense, k=3)) == 3
+    assert len(store.scores(sparse=sparse_query("😀", "en"))) == 0
 
 
 def test_rare_terms_are_rare_in_the_query_s_language(empty: Store, encoder: HashEncoder) -> None:
@@ -211,6 +211,9 @@ def test_rrf_is_the_engine_s_with_k_60(empty: Store) -> None:
     hits = empty.search(dense=dense, sparse=sparse, weights=(1.0, 0.5), rrf_k=2)  # rank r counts as r / weight
     assert [h.passage.id for h in hits] == [a.id, b.id, c.id]
     assert [h.score for h in hits] == pytest.approx([1 / 2 + 1 / 5, 1 / 3 + 1 / 3, 1 / 4], rel=1e-5)
+    hits = empty.search(dense=dense, sparse=sparse, weights=(1.0, 1.5), rrf_k=1)  # weight / rank
+    assert [h.passage.id for h in hits] == [b.id, a.id, c.id]
+    assert [h.score for h in hits] == pytest.approx([1 / 2 + 1.5, 1 + 1.5 / 2, 1 / 3], rel=1e-5)
 
 
 @pytest.mark.parametrize("k", [1, 3, 10, 30])
@@ -226,7 +229,7 @@ def test_equal_scores_are_ordered_by_id_across_the_cut(empty: Store, encoder: Ha
 
 def test_an_empty_corpus_answers_with_nothing(empty: Store, encoder: HashEncoder) -> None:
     assert empty.search(dense=embed(encoder, "hello"), sparse=sparse_query("hello", "en")) == []
-    assert empty.search(sparse=sparse_query("hello", "en"), sparse_lang="en", sparse_filter=True) == []
+    assert empty.search(sparse=sparse_query("hello", "en"), sparse_lang="en") == []
     assert (empty.count(), empty.languages(), list(empty.states()), empty.passages([])) == (0, {}, [], [])
     empty.upsert([], np.zeros((0, 64), dtype=np.float32))
     empty.delete([])
