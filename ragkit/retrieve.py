@@ -3,7 +3,9 @@
 Plain RRF makes hybrid worse than its better half when the halves differ: 0.40 below it on Amharic, and
 across languages, where BM25 is nearly blind, 0.96 fell to 0.44. Three things mend that.
 
-1. BM25 speaks only about passages in the query's own language.
+1. BM25 ranks only the passages in the query's own language. Where there are none, or the query is a name
+   or a number in no language, it ranks all, but is heard on strong evidence only: its best has most of the
+   query's terms and clearly more than the tenth.
 2. Each query weighs the two rankings anew: by how far the best of each stands out from the rest of its
    own ranking. A ranking that does not tell its first from its hundredth knows little.
 3. In a corpus of several languages the dense ranking decides which positions belong to the query's
@@ -102,30 +104,31 @@ class Retriever:
 
     def _hybrid(self, query: str, dense: np.ndarray, lang: str | None, k: int) -> list[Hit]:
         own, fusion = detect_language(query), self.fusion
-        if own != UNDETERMINED and lang is not None and not _speaks(lang, own):
-            return _ranked(self.store.search(dense=dense, lang=lang, k=k))  # nothing there that BM25 could read
-        within = lang or _known(own)
         terms = sparse_query(query, own)
-        bm25 = self.store.scores(sparse=terms, sparse_lang=_known(own), lang=within, k=fusion.depth)
+        home: dict[str, Any] = {"lang": lang or own, "sparse_lang": own}  # where BM25 reads the query's language
+        at_home = own != UNDETERMINED and _speaks(home["lang"], own)
+        bm25 = self.store.scores(sparse=terms, k=fusion.depth, **home) if at_home else np.empty(0)
+        if not len(bm25):
+            at_home, home = False, {"lang": lang}
+            bm25 = self.store.scores(sparse=terms, k=fusion.depth, **home)
         if not len(bm25):
             return _ranked(self.store.search(dense=dense, lang=lang, k=k))
-        cosines = self.store.scores(dense=dense, lang=within, k=fusion.depth)
+
+        cosines = self.store.scores(dense=dense, lang=home["lang"], k=fusion.depth)
+        weights = (1.0, fusion.lean * stands_out(bm25) / stands_out(cosines))
         fused = self.store.search(
-            dense=dense,
-            sparse=terms,
-            sparse_lang=_known(own),
-            lang=within,
-            k=k,
-            weights=(1.0, fusion.lean * stands_out(bm25) / stands_out(cosines)),
-            rrf_k=fusion.rrf_k,
-            depth=fusion.depth,
+            dense=dense, sparse=terms, k=k, weights=weights, rrf_k=fusion.rrf_k, depth=fusion.depth, **home
         )
-        if within == lang:
-            return _ranked(fused)
-        hits = take_positions(self.store.search(dense=dense, k=k), fused, own)
         best = fused[0].passage
         rivals = float(bm25[9] / bm25[0]) if len(bm25) > 9 else 0.0
-        if coverage(terms, sparse_passage(best.text, best.lang)) * (1 - rivals) >= fusion.lift:
+        strong = coverage(terms, sparse_passage(best.text, best.lang)) * (1 - rivals) >= fusion.lift
+        if home["lang"] == lang and (at_home or strong):
+            return _ranked(fused)
+        overall = self.store.search(dense=dense, lang=lang, k=k)
+        if not at_home:
+            return _ranked(overall)
+        hits = take_positions(overall, fused, own)
+        if strong:
             hits = [fused[0], *(hit for hit in hits if hit.passage.id != best.id)][:k]
         return _ranked(hits)
 

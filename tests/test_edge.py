@@ -32,7 +32,7 @@ POINTS = [
         id=point_id(n),
         vector={
             "dense": [1.0, float(n), 0.5, -1.0],
-            "sparse": models.SparseVector(indices=[n % 3, 7], values=[2.0 + n, 1.0]),
+            "sparse": models.SparseVector(indices=[n % 3, 7], values=[2.0 + n, 1.0 + n / 10]),
         },
         payload={"text": text, "n": n, "path": f"/docs/{n % 2}/{n}"},
     )

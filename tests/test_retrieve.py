@@ -11,9 +11,9 @@ import pytest
 from conftest import HashEncoder
 
 from ragkit import TASKS, Task
-from ragkit.retrieve import Fusion, Retriever, TaskRetriever
+from ragkit.retrieve import Fusion, Retriever, TaskRetriever, stands_out, take_positions
 from ragkit.store import Store, open_store
-from ragkit.types import Passage
+from ragkit.types import Hit, Passage
 
 ENGLISH = [
     "The lost property office of the harbour is open until five",
@@ -73,33 +73,61 @@ def test_dense_and_sparse_are_their_own_rankings(store: Store, picky: PickyEncod
     assert texts(retriever.search("ቢሮው የት ነው", mode="sparse")) == AMHARIC
 
 
-def test_hybrid_hears_bm25_where_it_has_evidence(store: Store, picky: PickyEncoder) -> None:
+def test_hybrid_fuses_and_its_lean_decides_between_two_firsts(store: Store, picky: PickyEncoder) -> None:
     """Dense puts the library first and BM25 the lost property office: fused, both precede all others."""
     hits = Retriever(store, picky).search(ENGLISH_QUERY, mode="hybrid")
     assert set(texts(hits)[:2]) == {ENGLISH[0], ENGLISH[1]}
-    assert hits[0].score < 1  # sums of reciprocal ranks, not cosines
-    louder = Fusion(rrf_k=1, dense=1.0, sparse=2.0)  # at k = 1 the engine's score is weight / rank
-    assert texts(Retriever(store, picky, louder).search(ENGLISH_QUERY, mode="hybrid"))[0] == ENGLISH[0]
-    quieter = Fusion(rrf_k=1, dense=1.0, sparse=0.5)
-    assert texts(Retriever(store, picky, quieter).search(ENGLISH_QUERY, mode="hybrid"))[0] == ENGLISH[1]
-    deaf = Fusion(min_coverage=1.0)
-    dense = Retriever(store, picky).search(ENGLISH_QUERY, mode="dense")
-    assert Retriever(store, picky, deaf).search(ENGLISH_QUERY, mode="hybrid") == dense
+    assert [hit.score for hit in hits] == [1 / hit.rank for hit in hits] == [1 / n for n in range(1, len(hits) + 1)]
+    for lean, first in ((100.0, ENGLISH[0]), (0.01, ENGLISH[1])):
+        fused = Retriever(store, picky, Fusion(lean=lean, lift=2.0)).search(ENGLISH_QUERY, mode="hybrid")
+        assert texts(fused)[0] == first
 
 
-def test_stop_words_in_the_query_s_language_do_not_push_out_another_language(store: Store, picky: PickyEncoder) -> None:
-    """BM25 finds `the`, `of`, `where` in English passages; the answer is Thai. The dense ranking stands."""
+def test_shared_words_do_not_push_out_another_language(store: Store, picky: PickyEncoder) -> None:
+    """BM25 finds `the`, `of`, `where` in English passages; the answer is Thai. Of the dense ranking's positions
+    those of English passages stay English, and all others keep their passages."""
     retriever = Retriever(store, picky)
     assert texts(retriever.search(RAILWAY_QUERY, mode="sparse"))[0] in ENGLISH
-    assert retriever.search(RAILWAY_QUERY) == retriever.search(RAILWAY_QUERY, mode="dense")
-    assert texts(retriever.search(RAILWAY_QUERY))[0] == THAI[1]
+    dense, hybrid = (retriever.search(RAILWAY_QUERY, mode=mode) for mode in ("dense", "hybrid"))
+    assert texts(hybrid)[0] == THAI[1]
+    assert [h.passage.lang for h in hybrid] == [h.passage.lang for h in dense]
+    assert [t for t in texts(hybrid) if t not in ENGLISH] == [t for t in texts(dense) if t not in ENGLISH]
+    assert sorted(texts(hybrid)) == sorted(texts(dense))
+
+
+def test_strong_evidence_lifts_the_fused_best_to_the_top(store: Store, picky: PickyEncoder) -> None:
+    picky.meant[ENGLISH[2]] = THAI[0]  # the query is a passage word for word, the dense ranking errs
+    retriever = Retriever(store, picky)
+    assert texts(retriever.search(ENGLISH[2], mode="dense"))[0] == THAI[0]
+    assert texts(retriever.search(ENGLISH[2]))[:2] == [ENGLISH[2], THAI[0]]
+    assert len(retriever.search(ENGLISH[2], k=2)) == 2
+    unlifted = Retriever(store, picky, Fusion(lift=1.1)).search(ENGLISH[2])
+    assert texts(unlifted)[0] == THAI[0]
 
 
 def test_without_passages_in_the_query_s_language_hybrid_is_dense(store: Store, picky: PickyEncoder) -> None:
     store.delete([p.id for p in PASSAGES if p.lang == "th"])
     retriever = Retriever(store, picky)
-    assert retriever.search("ของหาย") == retriever.search("ของหาย", mode="dense")
+    assert texts(retriever.search("ของหาย")) == texts(retriever.search("ของหาย", mode="dense"))
     assert texts(retriever.search("ของหาย"))[0] == ENGLISH[0]
+    english = [retriever.search("ของหาย", mode=mode, lang="en") for mode in ("hybrid", "dense")]
+    assert texts(english[0]) == texts(english[1])
+
+
+def test_how_far_the_best_stands_out() -> None:
+    assert stands_out(np.array([3.0, 1.0, 1.0, 1.0])) == pytest.approx(1.5 / np.sqrt(0.75))
+    clear, flat = np.array([9.0, *[1.0] * 20]), np.array([1.1, *np.linspace(1, 0.9, 20)])
+    assert stands_out(clear) > stands_out(flat) > 0
+    assert stands_out(2 * flat + 7) == pytest.approx(stands_out(flat))  # cosines and BM25 have no common scale
+    for nothing_to_compare in ([], [2.0], [2.0, 1.0], [0.5, 0.5, 0.5]):
+        assert stands_out(np.array(nothing_to_compare)) == 1.0
+
+
+def test_positions_of_a_language_are_refilled_in_order() -> None:
+    overall = [Hit(n, 1.0, passage(f"{lang}{n}", lang)) for n, lang in enumerate(["zh", "th", "zh-Hant", "am", "zh"])]
+    fused = [Hit(0, 1.0, passage(name, "zh")) for name in ("first", "second")]
+    assert texts(take_positions(overall, fused, "zh")) == ["first", "th1", "second", "am3", "zh4"]
+    assert take_positions(overall, fused, "ja") == overall
 
 
 def test_texts_without_language_search_all_passages(store: Store, picky: PickyEncoder) -> None:

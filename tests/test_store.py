@@ -182,7 +182,8 @@ def test_scores_are_those_of_the_search(store: Store, encoder: HashEncoder) -> N
     dense, sparse = embed(encoder, "The ferry leaves"), sparse_query("The ferry leaves", "en")
     in_english: dict[str, Any] = {"sparse": sparse, "sparse_lang": "en"}
     for query in ({"dense": dense}, {"sparse": sparse}, in_english, {"dense": dense, "lang": "zh"}):
-        assert store.scores(**query).tolist() == pytest.approx([h.score for h in store.search(**query, k=100)], abs=1e-6)
+        expected = [h.score for h in store.search(**query, k=100)]
+        assert store.scores(**query).tolist() == pytest.approx(expected, abs=1e-6)
     assert len(store.scores(dense=dense, k=3)) == 3
     assert len(store.scores(sparse=sparse_query("😀", "en"))) == 0
 
