@@ -24,8 +24,8 @@ check: $(VENV)/.installed
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest tests/test_layers.py
 
-bench: $(VENV)/.installed
-	$(BIN)/python benchmarks/store.py --help
+bench: $(VENV)/.installed  # EMBEDDINGS=rows.npy, (N, D) floats
+	$(BIN)/python benchmarks/store.py --embeddings $(EMBEDDINGS)
 
 clean:
 	rm -rf $(VENV) .ragkit
