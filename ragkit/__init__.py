@@ -2,13 +2,14 @@
 
 Layers, lower first; each imports only those above it in this list:
 
-    types, task, settings    records, instructions, RAGKIT_* variables      (light)
-    encoder                  texts -> embeddings: prompts, BOS ... EOS, pooling  (torch)
-    embedding                TaskEmbedding, the encoder as a LlamaIndex embedding
-    sparse, edge, store      BM25 vectors; the embedded engine; one collection per corpus and encoder
-    ingest, retrieve         files -> passages -> store; dense, sparse and hybrid search
-    answer                   hits -> an answer with checked citations
-    cli                      ragkit ingest | search | ask
+    types, task, settings        records, instructions, RAGKIT_* variables
+    language, sparse, metrics    which language a text is in; BM25 vectors; ndcg, recall, mrr
+    split, readers               text -> sentences -> passages; files -> documents
+    mini, encoder                the packaged model; texts -> embeddings: BOS ... EOS, pooling (torch)
+    embedding                    TaskEmbedding, the encoder as a LlamaIndex embedding
+    owner, edge, nodes, store    the embedded engine and its lock; one collection per corpus and encoder
+    ingest, retrieve, answer     files -> store; dense, sparse, hybrid search; hits -> a cited answer
+    cli                          ragkit ingest | search | ask
 
 Importing ``ragkit`` loads neither torch nor LlamaIndex: import the module you need.
 """

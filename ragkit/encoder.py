@@ -27,6 +27,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from ragkit import mini
+from ragkit.sparse import well_formed
 from ragkit.task import Task
 
 log = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ def plain_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[
     """Ids of the words alone: no BOS, no EOS, nothing cut."""
     if not texts:
         return []
-    clean = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts]
+    clean = [well_formed(text) for text in texts]
     return tokenizer(clean, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]  # type: ignore[return-value]
 
 

@@ -40,7 +40,7 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A passage that was retrieved. ``score`` is cosine for dense, BM25 for sparse, fused for hybrid."""
+    """A passage that was retrieved. ``score`` is cosine (dense), BM25 (sparse) or 1 / rank (hybrid)."""
 
     rank: int  # from 1
     score: float
