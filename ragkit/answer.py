@@ -48,11 +48,13 @@ def extractive_answer(
 
 
 def sentence_spans(hit: Hit) -> list[tuple[int, int]]:
-    """(start, end) characters of the passage's sentences that could answer; all of it, where none is long enough."""
+    """(start, end) characters of the passage's sentences that could answer, its title not among them (a first
+    passage starts with it); all of the passage, where none is long enough."""
     spans: list[tuple[int, int]] = []
     position = 0
     for sentence in split_sentences(hit.passage.text, hit.passage.lang):
         start = hit.passage.text.index(sentence, position)
         position = start + len(sentence)
         spans.append((start, position))
-    return [(a, b) for a, b in spans if b - a >= SHORT] or [(0, len(hit.passage.text))]
+    text, title = hit.passage.text, hit.passage.title.strip()
+    return [(a, b) for a, b in spans if b - a >= SHORT and text[a:b] != title] or [(0, len(text))]

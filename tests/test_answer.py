@@ -54,3 +54,12 @@ def test_repeated_sentences_have_their_own_spans():
     spans = sentence_spans(hit(1, "Closed on Mondays. Open else. Closed on Mondays."))
     assert spans == [(0, 18), (30, 48)]  # 'Open else.' is too short to be an answer
     assert sentence_spans(hit(1, "Yes.")) == [(0, 4)]
+
+
+def test_a_title_is_no_answer(encoder: HashEncoder):
+    text = "What the ferry costs\nAdults pay nine lumo on the ferry."
+    titled = Hit(1, 1.0, Passage("id", text, "en", "doc", "/doc", 0, "h", 1, title="What the ferry costs"))
+    assert (
+        extractive_answer("What the ferry costs", [titled], encoder, TASK).text
+        == "Adults pay nine lumo on the ferry. [1]"
+    )
