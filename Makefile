@@ -1,8 +1,7 @@
-# demo and test build the environment first; `make demo APP=0` stops before the web app.
+# demo and test build the environment first; There is no web app yet, so APP=0, which will stop before it, changes nothing.
 VENV ?= .venv
 BIN := $(VENV)/bin
 export RAGKIT_STORE ?= .ragkit/store
-APP ?= 1
 
 .PHONY: demo test check bench clean
 
