@@ -29,6 +29,9 @@ class TrainingExample:
     positive: str
     instruction: str = ""  # "" where the source's applies
     negatives: tuple[str, ...] = ()
+    positive_id: str = ""  # of the passage in its collection, where known: the same id is the same passage
+    negative_ids: tuple[str, ...] = ()  # one a negative, or none at all
+    known: tuple[str, ...] = ()  # texts or ids of the query's other positives, which must not be its negatives
 
 
 @dataclass(frozen=True, slots=True)
