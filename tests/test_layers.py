@@ -16,8 +16,8 @@ TRAINER = sorted((ROOT / "trainer").glob("*.py"))
 
 # Lower first: a module imports only from lines above its own.
 LAYERS = [
-    {"types", "task", "settings", "owner", "metrics"},
-    {"language", "sparse", "mini"},
+    {"types", "task", "settings", "owner", "metrics", "pace"},
+    {"language", "sparse", "mini", "llm"},
     {"split", "readers", "nodes", "edge_models"},
     {"encoder", "edge"},
     {"embedding", "store"},
@@ -70,12 +70,13 @@ def test_heavy_libraries_have_their_homes(path: Path):
     assert not uses(path, "llama_index") or path.stem in {"embedding", "nodes", "retrieve"}
     assert not uses(path, "qdrant_client") or path.stem in {"store", "edge", "edge_models"}
     assert not uses(path, "qdrant_edge") or path.stem in {"edge", "edge_models", "sparse"}
+    assert not uses(path, "openai") or path.stem == "llm"
 
 
 @pytest.mark.parametrize("path", TRAINER, ids=lambda p: p.stem)
 def test_the_trainer_needs_no_server_and_no_app(path: Path):
     ours = {name.split(".")[1] for name in imports(path) if name.startswith("ragkit.")}
-    allowed = {"types", "task", "encoder", "Task", "TASKS"}
+    allowed = {"types", "task", "encoder", "llm", "Task", "TASKS"}
     if path.stem == "evaluate":
         allowed |= {"store", "retrieve", "metrics", "language"}
     assert ours <= allowed
@@ -83,7 +84,7 @@ def test_the_trainer_needs_no_server_and_no_app(path: Path):
 
 
 def test_the_command_lines_start_light():
-    for path in (ROOT / "ragkit" / "cli.py", ROOT / "trainer" / "cli.py"):
+    for path in (ROOT / "ragkit" / "cli.py", ROOT / "trainer" / "cli.py", ROOT / "trainer" / "synthesise_cli.py"):
         heavy = {
             "torch",
             "transformers",
@@ -92,6 +93,11 @@ def test_the_command_lines_start_light():
             "ragkit.encoder",
             "ragkit.store",
             "trainer.train",
+            "trainer.synthesise",
+            "ragkit.llm",
+            "openai",
+            "aiohttp",
+            "yaml",
         }
         assert not {h for h in heavy if uses(path, h, everywhere=False)}
 

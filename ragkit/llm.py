@@ -1,0 +1,284 @@
+"""Chat with a language model behind an OpenAI-compatible or Azure endpoint: one call, ``Chat.chat``.
+
+The ``openai`` package speaks HTTP; what is added is what a run of days needs. A refusal (429) holds all
+requests to the endpoint for as long as the server asks; server errors, cut connections, stalls and
+bodies that are no answer are tried again with growing pauses; a fault that more tries cannot mend is
+told apart from one that they can. A schema goes out as ``json_schema`` where the server takes it, else
+as ``json_object``, else not at all: the first answer shows which. So messages must say the form, too.
+
+Keys come from environment variables named by the endpoint, and stay in a ``SecretStr``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import os
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+import openai
+from pydantic import SecretStr
+
+from ragkit.pace import Pace, retry_after
+
+STRUCTURED = ("json_schema", "json_object", "none")  # from strict to free
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A model and where it is served. Holds no secret: ``api_key_env`` names a variable."""
+
+    model: str  # as the server calls it; Azure: the deployment
+    name: str = ""  # in reports and files; "" for the model's
+    api: str = "openai"  # or "azure"
+    base_url: str = ""  # "" for api.openai.com; Azure: https://NAME.openai.azure.com
+    api_version: str = ""  # Azure only
+    api_key_env: str = "OPENAI_API_KEY"
+    share: float = 1.0  # of the requests, relative to the other endpoints'
+    structured: str = "auto"  # or one of STRUCTURED, where the server's way is known
+    temperature: float = 1.0  # the paper's, for diversity
+    top_p: float = 1.0
+    max_tokens: int = 2048  # of an answer; bounds what a model that does not stop can cost
+    concurrency: int = 16  # requests at a time
+    timeout: float = 120.0  # seconds for one try, from sending to the last byte
+    retries: int = 6  # after failures; refusals (429) may be ten times as many
+    price_in: float = 0.0  # money per million tokens of prompt
+    price_out: float = 0.0  # and of answer
+    # Further fields of the request body; null takes one out: {max_tokens: null, max_completion_tokens: 2048}.
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.api not in ("openai", "azure"):
+            raise ValueError(f"endpoint {self.label!r} has api {self.api!r}: use 'openai' or 'azure'")
+        if self.api == "azure" and not (self.base_url and self.api_version):
+            raise ValueError(f"endpoint {self.label!r} is Azure's: give base_url and api_version")
+        if self.structured not in ("auto", *STRUCTURED):
+            raise ValueError(
+                f"endpoint {self.label!r} has structured {self.structured!r}: use auto, {', '.join(STRUCTURED)}"
+            )
+        if self.concurrency < 1 or self.share < 0:
+            raise ValueError(
+                f"endpoint {self.label!r} has concurrency {self.concurrency} and share {self.share}: "
+                "give at least 1, and 0 or more"
+            )
+
+    @property
+    def label(self) -> str:
+        return self.name or self.model
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """Money, in the currency of the prices."""
+        return (prompt_tokens * self.price_in + completion_tokens * self.price_out) / 1e6
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any]) -> Endpoint:
+        """From a config's mapping. Raises ValueError that names unknown keys; a key's value has no place here."""
+        unknown = set(raw) - {f.name for f in dataclasses.fields(cls)}
+        if unknown:
+            raise ValueError(
+                f"an endpoint sets {', '.join(sorted(unknown))}, which is not known: "
+                f"use {', '.join(f.name for f in dataclasses.fields(cls))} (keys of APIs stay in the environment)"
+            )
+        return cls(**raw)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    text: str  # what the model said; its refusal, where the server marks one
+    model: str  # as the server names it
+    prompt_tokens: int
+    completion_tokens: int
+    finish: str = ""  # the server's finish_reason: "stop", "length", "content_filter"
+    refused: bool = False  # the server marked the text as a refusal
+    estimated: bool = False  # the server did not count; tokens are UTF-8 bytes / 4
+    tries: int = 1
+
+
+class ChatError(Exception):
+    """No answer. ``permanent`` where asking the same again cannot help."""
+
+    def __init__(self, message: str, *, permanent: bool = False, tries: int = 1) -> None:
+        super().__init__(message)
+        self.permanent, self.tries = permanent, tries
+
+
+class EndpointDown(ChatError):
+    """No request to this endpoint can succeed: a wrong key, a model that is not there, no money left."""
+
+
+class Chat:
+    """An open endpoint. One per event loop; ``async with`` closes its connections."""
+
+    def __init__(self, endpoint: Endpoint, *, pace: Pace | None = None) -> None:
+        self.endpoint = endpoint
+        self.pace = pace or Pace()
+        self._key = _key(endpoint)
+        self._client = _client(endpoint, self._key)
+        auto = endpoint.structured == "auto"
+        self._forms = list(STRUCTURED) if auto else [endpoint.structured]
+        self._typical = 0  # tokens of a request, by those seen
+
+    async def __aenter__(self) -> Chat:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.close()
+
+    async def chat(self, messages: Sequence[Mapping[str, str]], schema: Mapping[str, Any] | None = None) -> Reply:
+        """The model's answer, as JSON of ``schema`` as far as the server can see to it.
+
+        Raises EndpointDown or ChatError; what it raises holds no key.
+        """
+        forms = self._forms if schema is not None else ["none"]
+        refusals = failures = 0
+        while True:
+            tries = refusals + failures + 1
+            try:
+                reply = await self._try(messages, schema, forms[0])
+            except openai.APIStatusError as error:
+                status, said = error.status_code, self._said(error)
+                if status == 429 and error.code != "insufficient_quota":
+                    refusals += 1
+                    if refusals > 10 * self.endpoint.retries:
+                        raise ChatError(f"refused {refusals} times: {said}", tries=tries) from None
+                    self.pace.hold(retry_after(error.response.headers) or _pause(refusals))
+                    continue
+                if status in (401, 403, 404, 429):
+                    raise EndpointDown(f"{self.endpoint.label} answers {said}", permanent=True, tries=tries) from None
+                if status in (400, 422) and len(forms) > 1 and error.code != "content_filter":
+                    forms = forms[1:]  # perhaps the server does not know this form
+                    continue
+                if status < 500 and status not in (408, 409):
+                    raise ChatError(said, permanent=True, tries=tries) from None
+                wait = retry_after(error.response.headers)
+            except (openai.APIError, TimeoutError, ValueError) as error:
+                said, wait = self._said(error), None  # ValueError: a body that is no JSON
+            else:
+                if len(forms) < len(self._forms) and schema is not None:
+                    self._forms = forms  # what worked is asked for first from now on
+                return dataclasses.replace(reply, tries=tries)
+            failures += 1
+            if failures > self.endpoint.retries:
+                raise ChatError(f"failed {failures} times, at last with {said}", tries=tries) from None
+            await asyncio.sleep(wait if wait is not None else _pause(failures))
+
+    async def _try(self, messages: Sequence[Mapping[str, str]], schema: Mapping[str, Any] | None, form: str) -> Reply:
+        e = self.endpoint
+        await self.pace.start()
+        headers: Mapping[str, str] | None = None
+        try:
+            async with asyncio.timeout(e.timeout):  # the client's own timeout is between bytes
+                # `post`, not `chat.completions.create`: both go the same way, but the second walks the body and the
+                # answer field by field along the client's types, a third of the CPU time of a request.
+                raw = await self._client.post(
+                    "/chat/completions", cast_to=httpx2.Response, body=request_body(e, messages, schema, form)
+                )
+            headers = raw.headers
+            reply = reply_of(json.loads(raw.content), messages)
+            self._typical = max(self._typical, reply.prompt_tokens + reply.completion_tokens)
+            return reply
+        finally:
+            self.pace.end(headers, tokens=self._typical)
+
+    def _said(self, error: Exception) -> str:
+        """One line without the key, which some servers repeat."""
+        kind = f"{error.status_code} " if isinstance(error, openai.APIStatusError) else f"{type(error).__name__} "
+        text = " ".join(f"{kind}{error}".split())
+        secret = self._key.get_secret_value()
+        return (text.replace(secret, "***") if len(secret) > 4 else text)[:500]
+
+
+def request_body(
+    endpoint: Endpoint,
+    messages: Sequence[Mapping[str, str]],
+    schema: Mapping[str, Any] | None = None,
+    form: str = "json_schema",
+) -> dict[str, Any]:
+    """The body of a chat completion, as the API and its batch files have it."""
+    body: dict[str, Any] = {
+        "model": endpoint.model,
+        "messages": list(messages),
+        "temperature": endpoint.temperature,
+        "top_p": endpoint.top_p,
+        "max_tokens": endpoint.max_tokens,
+    }
+    if schema is not None and form == "json_schema":
+        wanted = {"name": "answer", "strict": True, "schema": schema}
+        body["response_format"] = {"type": "json_schema", "json_schema": wanted}
+    elif schema is not None and form == "json_object":
+        body["response_format"] = {"type": "json_object"}
+    return {name: value for name, value in (body | dict(endpoint.extra)).items() if value is not None}
+
+
+def estimate_tokens(text: str) -> int:
+    """For servers that do not count: UTF-8 bytes / 4, about right for most tokenizers and scripts."""
+    return -(-len(text.encode("utf-8", "surrogatepass")) // 4)
+
+
+def reply_of(completion: Any, messages: Sequence[Mapping[str, str]]) -> Reply:
+    """From a chat completion as JSON. Raises ValueError where it is none: servers and proxies send anything."""
+    try:
+        choice = completion["choices"][0]
+        message = choice["message"]
+        text, refusal = message.get("content"), message.get("refusal")
+    except (TypeError, KeyError, IndexError, AttributeError):
+        raise ValueError(f"a body that is no chat completion: {str(completion)[:80]!r}") from None
+    finish = str(choice.get("finish_reason") or "")
+    if not isinstance(text, str) and not refusal and finish not in ("content_filter", "length"):
+        raise ValueError("a chat completion without content")
+    text = text if isinstance(text, str) and text else str(refusal or "")
+    counted = _counts(completion.get("usage"))
+    prompt, answer = counted or (sum(estimate_tokens(m["content"]) for m in messages), estimate_tokens(text))
+    return Reply(
+        text,
+        str(completion.get("model") or ""),
+        prompt,
+        answer,
+        finish=finish,
+        refused=bool(refusal) or finish == "content_filter",
+        estimated=counted is None,
+    )
+
+
+def _counts(usage: Any) -> tuple[int, int] | None:
+    """Tokens of prompt and answer, where the server says both."""
+    if not isinstance(usage, dict):
+        return None
+    prompt, answer = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    return (
+        (prompt, answer) if isinstance(prompt, int) and isinstance(answer, int) and min(prompt, answer) >= 0 else None
+    )
+
+
+def _key(endpoint: Endpoint) -> SecretStr:
+    value = os.environ.get(endpoint.api_key_env, "") if endpoint.api_key_env else ""
+    if not value and not (endpoint.base_url and endpoint.api == "openai"):
+        raise EndpointDown(
+            f"endpoint {endpoint.label!r} needs a key: set the environment variable {endpoint.api_key_env!r}",
+            permanent=True,
+        )
+    return SecretStr(value or "none")  # a server of one's own may ask for none; the client wants one
+
+
+def _client(endpoint: Endpoint, key: SecretStr) -> openai.AsyncOpenAI:
+    # 1.4 ms of CPU time an answer at 64 at once, against 2.2 with httpx (benchmarks/synthesise.py).
+    http = openai.DefaultAioHttpClient(timeout=endpoint.timeout)
+    common: dict[str, Any] = {"api_key": key.get_secret_value(), "max_retries": 0, "http_client": http}
+    if endpoint.api == "azure":
+        return openai.AsyncAzureOpenAI(
+            azure_endpoint=endpoint.base_url,
+            azure_deployment=endpoint.model,
+            api_version=endpoint.api_version,
+            **common,
+        )
+    return openai.AsyncOpenAI(base_url=endpoint.base_url or None, **common)
+
+
+def _pause(failures: int) -> float:
+    """Seconds: 0.5, 1, 2 … 30, each less up to a quarter by chance, so that requests do not come in step."""
+    return min(30.0, 0.5 * 2.0 ** min(failures - 1, 10)) * random.uniform(0.75, 1.0)
