@@ -1,0 +1,205 @@
+"""What will be asked: a function of the config, the seed and the request's number, and of nothing else.
+
+Stage ``tasks`` (the brainstorms) needs no more; stage ``examples`` takes the tasks that were collected
+as well. So a plan is never stored: any machine makes its share of it (``shard``), a resumed run makes it
+again and skips what is answered, and memory does not grow with the number of requests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ragkit.llm import Endpoint
+from trainer import prompts
+from trainer.languages import language_shares
+from trainer.prompts import ASYMMETRIC, KIND_WEIGHTS, KINDS, SETTINGS, Message, Slots
+
+STAGES = ("tasks", "examples")
+EXAMPLES_A_TASK = 2.1  # the paper's: 319,000 asymmetric examples, about 150,000 instructions
+
+
+@dataclass(frozen=True)
+class SynthesisConfig:
+    """A run of ``trainer synthesise``. Money is in the currency of the endpoints' prices."""
+
+    endpoints: Sequence[Endpoint]  # each takes its share of the requests
+    seed: int = 1
+    setting: str = "weighted"  # or "paper": every slot value evenly, guidelines in order, difficulty always
+    kinds: Mapping[str, float] = field(default_factory=lambda: dict(KIND_WEIGHTS))  # kind -> relative weight
+    languages: Mapping[str, float] = field(default_factory=dict)  # name -> share; the rest as published
+    cross_lingual: float = 0.0  # share of short-long whose documents are in another language than the query
+    budget_tokens: int = 0  # of prompts and answers, all runs in the folder together; 0: no bound
+    budget_money: float = 0.0
+
+    def __post_init__(self) -> None:
+        labels = [e.label for e in self.endpoints]
+        if not labels or len(set(labels)) < len(labels):
+            raise ValueError(f"endpoints are named {labels}: give at least one, each with a name of its own")
+        if self.setting not in SETTINGS:
+            raise ValueError(f"setting {self.setting!r} is not known: use {' or '.join(SETTINGS)}")
+        unknown = set(self.kinds) - set(KINDS)
+        if unknown or not sum(self.kinds.values()) > 0 or min(self.kinds.values()) < 0:
+            raise ValueError(f"kinds are {dict(self.kinds)}: give weights of 0 or more to {', '.join(KINDS)}")
+        if not 0 <= self.cross_lingual <= 1:
+            raise ValueError(f"cross_lingual is {self.cross_lingual}: it is a share, from 0 to 1")
+        language_shares(self.languages)
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any]) -> SynthesisConfig:
+        """From a config file's mapping. Raises ValueError that names unknown knobs."""
+        unknown = set(raw) - {f.name for f in fields(cls)}
+        if unknown:
+            raise ValueError(f"the config sets {', '.join(sorted(unknown))}, which trainer synthesise does not know")
+        return cls(**{**raw, "endpoints": tuple(Endpoint.read(e) for e in raw.get("endpoints", ()))})
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    id: str  # stage, seed, number, and a hash of what is asked
+    stage: str
+    number: int
+    kind: str
+    slots: Slots  # the task among them
+    messages: list[Message]
+    endpoint: str  # its label
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        return prompts.schema("tasks" if self.stage == "tasks" else self.kind)
+
+
+class Plan:
+    """All requests of a stage, by number. Raises ValueError where the stage cannot be planned."""
+
+    def __init__(self, config: SynthesisConfig, stage: str, tasks: Mapping[str, Sequence[str]] | None = None) -> None:
+        self.config, self.stage, self.tasks = config, stage, tasks or {}
+        weights = {kind: config.kinds.get(kind, 0.0) for kind in KINDS}
+        if stage == "tasks":
+            weights = {kind: weights[kind] for kind in ASYMMETRIC}
+        elif stage == "examples":
+            self.without_tasks = [k for k in ASYMMETRIC if weights[k] and not self.tasks.get(k)]
+            weights |= dict.fromkeys(self.without_tasks, 0.0)
+        else:
+            raise ValueError(f"stage {stage!r} is not known: use {' or '.join(STAGES)}")
+        if not any(weights.values()):
+            raise ValueError(
+                f"stage {stage!r} has nothing to ask: no kind with a weight "
+                + ("takes tasks" if stage == "tasks" else "has tasks (run stage 'tasks' first, or give --tasks FILE)")
+            )
+        self._setting = SETTINGS[config.setting]
+        self._kinds = _Draw({k: w for k, w in weights.items() if w > 0})
+        self._endpoints = _Draw({e.label: e.share for e in config.endpoints if e.share > 0})
+        self._languages = _Draw(language_shares(config.languages))
+
+    def requests(
+        self, count: int, *, shard: tuple[int, int] = (1, 1), endpoint: str = "", skip: bytearray | None = None
+    ) -> Iterator[Request]:
+        """Numbers 0 to ``count`` - 1: those of a shard (2, 8), of one endpoint, and not marked in ``skip``."""
+        for number in range(shard[0] - 1, count, shard[1]):
+            if skip is not None and number < len(skip) and skip[number]:
+                continue
+            if not endpoint or self.endpoint(number) == endpoint:
+                yield self.request(number)
+
+    def endpoint(self, number: int) -> str:
+        return self._endpoints(random.Random(f"{self.config.seed} {self.stage} {number} endpoint"))
+
+    def request(self, number: int) -> Request:
+        rng = random.Random(f"{self.config.seed} {self.stage} {number}")
+        if self.stage == "tasks":
+            # The first ones go round, so that even a small run has tasks of every kind.
+            kind = self._kinds.values[number] if number < len(self._kinds.values) else self._kinds(rng)
+            slots: Slots = {}
+            messages = prompts.brainstorm_messages(kind, self._setting, rng)
+        else:
+            kind = self._kinds(rng)
+            slots = self._slots(kind, rng)
+            messages = prompts.example_messages(kind, slots, self._setting, rng)
+        digest = hashlib.sha256(json.dumps([kind, slots, messages], sort_keys=True).encode()).hexdigest()[:10]
+        ident = f"{self.stage}-s{self.config.seed}-{number}-{digest}"
+        return Request(ident, self.stage, number, kind, slots, messages, self.endpoint(number))
+
+    def _slots(self, kind: str, rng: random.Random) -> Slots:
+        slots = prompts.draw_slots(kind, self._setting, rng)
+        if kind == "bitext":
+            source = self._languages(rng)
+            return {"src_lang": source, "tgt_lang": self._other(source, rng), **slots}
+        slots = {"language": self._languages(rng), **slots}
+        if kind == "short-long" and rng.random() < self.config.cross_lingual:
+            # `language` is then the query's, so that its shares stay as they are.
+            slots["query_language"] = slots["language"]
+            slots["document_language"] = self._other(slots["language"], rng)
+        if kind in ASYMMETRIC:
+            slots["task"] = rng.choice(self.tasks[kind])
+        return slots
+
+    def _other(self, language: str, rng: random.Random) -> str:
+        if len(self._languages.values) < 2:
+            raise ValueError(f"a pair of languages is asked for, and {language} alone has a share: give two or more")
+        while (other := self._languages(rng)) == language:
+            pass
+        return other
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of everything that decides what is asked, the prompts' wording included."""
+        digest = hashlib.sha256(json.dumps([self.tasks], sort_keys=True).encode())
+        for number in range(64):
+            digest.update(self.request(number).id.encode())
+        return digest.hexdigest()[:16]
+
+
+class _Draw:
+    """Weighted draws, with the sums made once."""
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        self.values = list(weights)
+        self._sums = list(itertools.accumulate(weights.values()))
+
+    def __call__(self, rng: random.Random) -> str:
+        return rng.choices(self.values, cum_weights=self._sums)[0]
+
+
+def brainstorms_for(examples: int, kinds: Mapping[str, float]) -> int:
+    """Brainstorm calls that so many examples of all kinds take, at the paper's 2.1 examples a task."""
+    weights = {kind: kinds.get(kind, 0.0) for kind in KINDS}
+    asked = [k for k in ASYMMETRIC if weights[k] > 0]
+    share = sum(weights[k] for k in asked) / sum(weights.values())
+    return max(len(asked), -(-int(examples * share) // int(EXAMPLES_A_TASK * prompts.TASKS_A_CALL)))
+
+
+def read_tasks(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """kind -> tasks, in the file's order, from records of a tasks file."""
+    found: dict[str, list[str]] = {}
+    for record in lines:
+        if record.get("kind") not in ASYMMETRIC or not isinstance(record.get("task"), str):
+            raise ValueError(f"a tasks file holds records of kind and task, got {str(record)[:200]}")
+        found.setdefault(record["kind"], []).append(record["task"])
+    return found
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """``"2/8"`` -> (2, 8). Raises ValueError."""
+    part, _, whole = text.partition("/")
+    if not (part.isdecimal() and whole.isdecimal() and 1 <= int(part) <= int(whole)):
+        raise ValueError(f"shard {text!r} is not of the form 2/8, from 1/8 to 8/8")
+    return int(part), int(whole)
+
+
+def config_from(path: Path | None, **given: Any) -> SynthesisConfig:
+    """A YAML file's config, or none, with what is ``given`` (and not None) in its place."""
+    import yaml
+
+    raw: dict[str, Any] = (yaml.safe_load(path.read_text("utf-8")) or {}) if path else {}
+    return SynthesisConfig.read({**raw, **{k: v for k, v in given.items() if v is not None}})
