@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export RAGKIT_STORE ?= .ragkit/store
 
-.PHONY: demo test check bench clean
+.PHONY: demo test prove check bench clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	python3 -m venv $(VENV)
@@ -16,6 +16,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
+
+prove: $(VENV)/.installed  # the tests at the full counts: takes much longer
+	RAGKIT_PROVE=1 $(BIN)/python -m pytest
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""``trainer train | evaluate``: a recipe to a model folder, a model to scores."""
+"""``trainer synthesise | train | evaluate``: a language model to examples, a recipe to a model, a model to scores."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from typing import Annotated
 
 import typer
 
+from trainer.synthesise_cli import app as synthesise
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Make the embedder: train a recipe, score a model.",
 )
+
+app.add_typer(synthesise, name="synthesise")
 
 RECIPES = Path(__file__).with_name("recipes")
 
