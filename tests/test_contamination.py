@@ -13,7 +13,7 @@ from trainer.contamination import Evaluation, runs
 from trainer.dedup import NearlySeen, Seen
 
 PASSAGES = {
-    "en": "The ferry to the island leaves at seven from the old pier and comes back before dark on every day but Sunday.",
+    "en": "The ferry to the island leaves at seven from the old pier and comes back before dark each day.",
     "am": "ወደ ደሴቱ የሚሄደው ጀልባ ከአሮጌው ወደብ ጠዋት በሁለት ሰዓት ይነሳል እና ከእሁድ በስተቀር በየቀኑ ከመጨለሙ በፊት ይመለሳል ተብሏል",
     "hi": "द्वीप जाने वाली नाव पुराने घाट से सुबह सात बजे चलती है और रविवार को छोड़कर हर दिन अँधेरा होने से पहले लौट आती है",
     "ar": "تغادر العبّارة إلى الجزيرة في السابعة من الرصيف القديم وتعود قبل حلول الظلام في كل يوم ما عدا يوم الأحد",
