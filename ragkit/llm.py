@@ -16,6 +16,7 @@ import dataclasses
 import json
 import os
 import random
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,7 +47,8 @@ class Endpoint:
     max_tokens: int = 2048  # of an answer; bounds what a model that does not stop can cost
     concurrency: int = 16  # requests at a time
     timeout: float = 120.0  # seconds for one try, from sending to the last byte
-    retries: int = 6  # after failures; refusals (429) may be ten times as many
+    retries: int = 6  # after failures
+    patience: float = 3600.0  # seconds that a request puts up with refusals (429): long, since waiting is what they ask
     price_in: float = 0.0  # money per million tokens of prompt
     price_out: float = 0.0  # and of answer
     # Further fields of the request body; null takes one out: {max_tokens: null, max_completion_tokens: 2048}.
@@ -136,6 +138,7 @@ class Chat:
         """
         forms = self._forms if schema is not None else ["none"]
         refusals = failures = 0
+        begun = time.monotonic()
         while True:
             tries = refusals + failures + 1
             try:
@@ -144,9 +147,12 @@ class Chat:
                 status, said = error.status_code, self._said(error)
                 if status == 429 and error.code != "insufficient_quota":
                     refusals += 1
-                    if refusals > 10 * self.endpoint.retries:
+                    if time.monotonic() - begun > self.endpoint.patience:
                         raise ChatError(f"refused {refusals} times: {said}", tries=tries) from None
-                    self.pace.hold(retry_after(error.response.headers) or _pause(refusals))
+                    wait = retry_after(error.response.headers)
+                    # A server that keeps refusing after the pause it asked for is given a longer one.
+                    least = _pause(refusals - 5) if refusals > 5 or wait is None else 0.0
+                    self.pace.hold(max(wait or 0.0, least))
                     continue
                 if status in (401, 403, 404, 429):
                     raise EndpointDown(f"{self.endpoint.label} answers {said}", permanent=True, tries=tries) from None
@@ -281,4 +287,4 @@ def _client(endpoint: Endpoint, key: SecretStr) -> openai.AsyncOpenAI:
 
 def _pause(failures: int) -> float:
     """Seconds: 0.5, 1, 2 … 30, each less up to a quarter by chance, so that requests do not come in step."""
-    return min(30.0, 0.5 * 2.0 ** min(failures - 1, 10)) * random.uniform(0.75, 1.0)
+    return min(30.0, 0.5 * 2.0 ** min(max(failures, 1) - 1, 10)) * random.uniform(0.75, 1.0)

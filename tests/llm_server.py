@@ -148,7 +148,7 @@ def main() -> None:
     async def serve() -> None:
         app = web.Application()
         app.router.add_post("/v1/chat/completions", server.chat)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()

@@ -140,6 +140,15 @@ def test_tries_end(serve: Callable[..., Script]):
     assert not caught.value.permanent and len(server.seen) == 3
 
 
+def test_refusals_are_put_up_with_for_a_time(serve: Callable[..., Script]):
+    endless = serve((429, {"retry-after": "0.01"}, "{}"))
+    with pytest.raises(ChatError, match=r"refused [0-9]+ times") as caught:
+        ask(Endpoint("m", base_url=endless.url, patience=0.2))
+    assert not caught.value.permanent
+    forty = serve(*[(429, {"retry-after": "0.001"}, "{}")] * 40, good())
+    assert ask(Endpoint("m", base_url=forty.url, retries=0)).tries == 41
+
+
 def test_a_fault_of_the_request_is_not_tried_again(serve: Callable[..., Script]):
     server = serve(error(400, "filtered", code="content_filter"))
     with pytest.raises(ChatError, match="filtered") as caught:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llm_server import completion, fill
+from llm_server import completion, digest, fill
 from typer.testing import CliRunner
 
 from ragkit.llm import Endpoint
@@ -148,9 +148,12 @@ def test_kill_9_costs_no_answer(server: Any, tmp_path: Path):
     answers = answers_of(out)
     assert Counter(a["number"] for a in answers) == Counter(range(count))
     asked = running.count("asked")
-    twice = sum(n - 1 for n in asked.values())
+    # Two requests may draw the same slots and so say the same.
+    plan = plan_of(running.url)
+    wanted_of = Counter(digest(r.messages) for r in plan.requests(count))
+    twice = sum((asked - wanted_of).values())
     print(f"{kills} kills, {count} requests: all answered once, {twice} asked twice, at most {kills * concurrency}")
-    assert len(asked) == count and twice <= kills * concurrency
+    assert not wanted_of - asked and twice <= kills * concurrency
 
 
 def _lines(path: Path) -> int:
