@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from ragkit.llm import Endpoint
-from trainer.plan import Plan, SynthesisConfig
+from trainer.request_plan import Plan, SynthesisConfig
 from trainer.synthesise import ask, claim, locked
 
 SERVER = Path(__file__).parent.parent / "tests" / "llm_server.py"

@@ -25,8 +25,8 @@ from trainer.answers import Index, Log, load
 from trainer.cli import app
 from trainer.data import Source, make_plan
 from trainer.derive import derive
-from trainer.plan import Plan, SynthesisConfig, brainstorms_for, read_tasks
 from trainer.prompts import ASYMMETRIC
+from trainer.request_plan import Plan, SynthesisConfig, brainstorms_for, read_tasks
 from trainer.synthesise import Outcome, ask, claim, locked
 
 FULL = os.environ.get("RAGKIT_PROVE") == "1"

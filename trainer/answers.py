@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ragkit.llm import Reply
-from trainer.plan import STAGES, Request
+from trainer.request_plan import STAGES, Request
 
 Record = dict[str, Any]
 

@@ -19,7 +19,7 @@ import regex
 
 from ragkit.llm import Endpoint, reply_of, request_body
 from trainer.answers import Log, Record, answer_record, dump, load
-from trainer.plan import Plan, Request, SynthesisConfig, read_tasks
+from trainer.request_plan import Plan, Request, SynthesisConfig, read_tasks
 
 URL = "/v1/chat/completions"
 _ID = regex.compile(r"(?P<stage>tasks|examples)-s(?P<seed>-?\d+)-(?P<number>\d+)-[0-9a-f]{10}")

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from ragkit.llm import Chat, ChatError, EndpointDown, Reply
 from trainer.answers import ANSWERS, FAILED, Index, Log, answer_record, load
-from trainer.plan import Plan, Request, SynthesisConfig
+from trainer.request_plan import Plan, Request, SynthesisConfig
 
 log = logging.getLogger(__name__)
 

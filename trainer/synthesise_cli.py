@@ -13,7 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from trainer.derive import Derived, Filters
-    from trainer.plan import SynthesisConfig
+    from trainer.request_plan import SynthesisConfig
     from trainer.synthesise import Outcome
 
 app = typer.Typer(no_args_is_help=True, help="A language model brainstorms tasks and writes training examples.")
@@ -63,7 +63,7 @@ def run(
         from trainer.answers import ANSWERS as answers_file
         from trainer.answers import EXAMPLES, Index
         from trainer.derive import derive
-        from trainer.plan import Plan, brainstorms_for, parse_shard
+        from trainer.request_plan import Plan, brainstorms_for, parse_shard
 
         part = parse_shard(shard)
         if stage not in ("tasks", "examples", "both"):
@@ -112,7 +112,7 @@ def plan(
     with _told():
         from trainer.answers import load
         from trainer.batch import plan_file, write_requests
-        from trainer.plan import Plan, parse_shard, read_tasks
+        from trainer.request_plan import Plan, parse_shard, read_tasks
 
         if stage == "examples" and tasks is None:
             raise ValueError("stage examples takes --tasks FILE: the tasks.jsonl that stage tasks came to")
@@ -144,7 +144,7 @@ def collect(
         from trainer.answers import ANSWERS, EXAMPLES, Index, Log, load
         from trainer.batch import collect_responses, merge_answers, plan_file, read_plan
         from trainer.derive import derive
-        from trainer.plan import STAGES
+        from trainer.request_plan import STAGES
 
         dropped: Counter[str] = Counter()
         with s.locked(out):
@@ -201,7 +201,7 @@ def _told() -> Iterator[None]:
 
 
 def _config(file: Path | None, model: str | None, base_url: str | None, **given: Any) -> SynthesisConfig:
-    from trainer.plan import config_from
+    from trainer.request_plan import config_from
 
     if file is not None and not file.exists():
         raise ValueError(f"--config {file} is not there")
@@ -212,7 +212,7 @@ def _config(file: Path | None, model: str | None, base_url: str | None, **given:
 
 def _tasks(file: Path | None, out: Path) -> dict[str, list[str]]:
     from trainer.answers import TASKS, load
-    from trainer.plan import read_tasks
+    from trainer.request_plan import read_tasks
 
     if file is not None and not file.exists():
         raise ValueError(f"--tasks {file} is not there")

@@ -16,7 +16,6 @@ from scipy.stats import chisquare
 
 from ragkit.llm import Endpoint
 from trainer.languages import LANGUAGES, PUBLISHED, XLMR, language, language_shares
-from trainer.plan import Plan, SynthesisConfig, brainstorms_for, config_from, parse_shard, read_tasks
 from trainer.prompts import (
     ASYMMETRIC,
     FIELDS,
@@ -28,6 +27,7 @@ from trainer.prompts import (
     example_messages,
     schema,
 )
+from trainer.request_plan import Plan, SynthesisConfig, brainstorms_for, config_from, parse_shard, read_tasks
 
 ROOT = str(Path(__file__).parent.parent)
 FULL = os.environ.get("RAGKIT_PROVE") == "1"
@@ -164,7 +164,7 @@ def test_another_machine_makes_the_same_plan():
     code = f"""
 import hashlib
 from ragkit.llm import Endpoint
-from trainer.plan import Plan, SynthesisConfig
+from trainer.request_plan import Plan, SynthesisConfig
 from trainer.prompts import ASYMMETRIC
 tasks = {{kind: [f"Given {{kind}} {{n}}, retrieve something." for n in range(50)] for kind in ASYMMETRIC}}
 config = SynthesisConfig((Endpoint("gpt-35-turbo", share=0.25), Endpoint("gpt-4", share=0.75)))
