@@ -22,10 +22,9 @@ from itertools import islice
 from typing import Any
 
 from ragkit.task import TASKS
-from trainer.data import Record, TrainingExample
+from trainer.data import Record, Stream, TrainingExample
 
 HUB = "hf://datasets/"
-Stream = Callable[[random.Random], Iterator[TrainingExample]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,8 +190,7 @@ def groups(path: str, root: str = HUB) -> list[tuple[str, Stream]]:
 
     ``path`` is a set's name, or a name and a pattern of its configs ("miracl/th", "mr-tydi/*"). A stream is called
     with a random.Random, and its examples carry an instruction. The caller draws ``PUBLIC_SETS[name].ratio`` of
-    them, best by a seeded hash of each example, so that no set is held whole. ``root`` may be a folder of copies
-    of the repositories. Raises ValueError for an unknown set or config.
+    them. ``root`` may be a folder of copies of the repositories. Raises ValueError for an unknown set or config.
     """
     name, _, pattern = path.partition("/")
     if name not in PUBLIC_SETS:
