@@ -21,19 +21,50 @@ RECIPES = Path(__file__).with_name("recipes")
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="a YAML file, or the name of a shipped recipe such as 'mini'")],
+    recipe: Annotated[str, typer.Argument(help="a YAML file, or a shipped recipe: mini, paper, msmarco, synthetic")],
     data: Annotated[Path, typer.Option(help="the folder that the recipe's source paths start from")],
     out: Annotated[Path, typer.Option(help="the run folder; a run that was cut off goes on from it")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value, over the recipe's; such as batch_size=128")
+    ] = None,
+    wandb: Annotated[bool, typer.Option(help="log to Weights & Biases too, not to TensorBoard alone")] = False,
+    dry_run: Annotated[
+        bool, typer.Option(help="draw the batches, say what the run will do and take, and stop; loads no weights")
+    ] = False,
+    devices: Annotated[int, typer.Option(help="with --dry-run: over how many devices")] = 1,
+    flops: Annotated[float, typer.Option(help="with --dry-run: operations per second that a device achieves")] = 1e14,
 ) -> None:
-    """Train a LoRA adapter; the model folder is OUT/model."""
-    from trainer.train import TrainConfig
-    from trainer.train import train as run
+    """Train a LoRA adapter; the model folder is OUT/model. Under torchrun or accelerate: on many devices."""
+    from trainer.config import TrainConfig
 
     path = Path(recipe) if Path(recipe).exists() else RECIPES / f"{recipe}.yaml"
     try:
-        typer.echo(run(TrainConfig.read(path), data, out))
-    except (ValueError, OSError) as error:
+        config = TrainConfig.read(path, set_ or [])
+        if dry_run:
+            from trainer.estimate import dry_run as describe
+
+            typer.echo(describe(config, data, out, devices=devices, flops=flops))
+            return
+        from trainer.train import train as run
+
+        typer.echo(run(config, data, out, report_to=["tensorboard", "wandb"] if wandb else ["tensorboard"]))
+    except (ValueError, OSError, MemoryError, FloatingPointError) as error:
         typer.echo(f"trainer train: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+@app.command()
+def average(
+    checkpoints: Annotated[list[Path], typer.Argument(help="checkpoint folders of one run")],
+    out: Annotated[Path, typer.Option(help="the model folder to write")],
+) -> None:
+    """Average the adapters of a run's checkpoints."""
+    from trainer.checkpoints import average as mean
+
+    try:
+        typer.echo(mean(checkpoints, out))
+    except (ValueError, OSError) as error:
+        typer.echo(f"trainer average: {error}", err=True)
         raise typer.Exit(1) from error
 
 
