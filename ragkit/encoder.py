@@ -258,6 +258,11 @@ class LocalEncoder:
         return out
 
 
+def base_source(name: str | Path) -> str:
+    """What ``from_pretrained`` takes for a base: a folder or a Hub id."""
+    return str(_resolve(name))
+
+
 def _resolve(name: str | Path) -> Path:
     if str(name) == "mini":
         if not (mini.ADAPTER / "adapter_config.json").exists():
