@@ -111,14 +111,39 @@ def pool(hidden: Tensor, lengths: Tensor) -> Tensor:
     return nn.functional.normalize(last.float(), dim=-1)
 
 
-def embed(model: nn.Module, rows: Sequence[Sequence[int]]) -> Tensor:
+def embed(model: nn.Module, rows: Sequence[Sequence[int]], *, packed: bool | None = None) -> Tensor:
     """Unit embeddings (B, D) of token rows, in one forward pass; differentiable.
 
     No mask is passed: behind causal attention with right padding it changes no real position, and
     without one PyTorch takes its fast causal kernel. ``LocalEncoder`` refuses models that look ahead.
+    ``packed`` rows lie end to end without pads, kept apart by their positions: by default under
+    FlashAttention 2, which has a kernel for it; elsewhere it costs a block-diagonal mask.
     """
-    ids, lengths = pad(rows, next(model.parameters()).device)
+    config: Any = model.config
+    device = next(model.parameters()).device
+    if config._attn_implementation == "flash_attention_2" if packed is None else packed:
+        return _embed_packed(model, rows, device)
+    ids, lengths = pad(rows, device)
     return pool(model(input_ids=ids, use_cache=False).last_hidden_state, lengths)
+
+
+def _embed_packed(model: nn.Module, rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+    lengths = torch.tensor([len(row) for row in rows], device=device)
+    ids = torch.tensor([i for row in rows for i in row], device=device)[None]  # (1, tokens)
+    positions = torch.cat([torch.arange(len(row), device=device) for row in rows])[None]
+    ends = lengths.cumsum(0)
+    bounds = nn.functional.pad(ends, (1, 0)).int()
+    longest = max(len(row) for row in rows)
+    hidden = model(
+        input_ids=ids,
+        position_ids=positions,
+        cu_seq_lens_q=bounds,  # given, so that attention need not find them, layer by layer
+        cu_seq_lens_k=bounds,
+        max_length_q=longest,
+        max_length_k=longest,
+        use_cache=False,
+    ).last_hidden_state
+    return pool(hidden.transpose(0, 1)[ends - 1], torch.ones_like(lengths))
 
 
 def batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 MANIFEST = "complete.json"
 WEIGHTS = "adapter_model.safetensors"
+SETTINGS = ("adapter_config.json", "ragkit.json")
 
 
 def seal(folder: Path) -> None:
@@ -51,6 +52,13 @@ def sweep(checkpoints: Path) -> None:
             shutil.rmtree(folder)
 
 
+def copy_model(checkpoint: Path, folder: Path) -> None:
+    """The model folder of a checkpoint: what LocalEncoder reads of it."""
+    folder.mkdir(exist_ok=True)
+    for name in (WEIGHTS, *SETTINGS):
+        shutil.copy(checkpoint / name, folder / name)
+
+
 def average(folders: Sequence[Path], out: Path) -> Path:
     """An adapter whose every tensor is the mean of the same tensor in ``folders``, checkpoints of one run.
 
@@ -66,7 +74,6 @@ def average(folders: Sequence[Path], out: Path) -> Path:
     out.mkdir(parents=True)
     mean = {name: torch.stack([s[name].float() for s in states]).mean(0).to(t.dtype) for name, t in states[0].items()}
     save_file(mean, out / WEIGHTS, {"format": "pt"})
-    for name in ("adapter_config.json", "ragkit.json"):
-        if (folders[-1] / name).exists():
-            shutil.copy(folders[-1] / name, out / name)
+    for name in SETTINGS:
+        shutil.copy(folders[-1] / name, out / name)
     return out

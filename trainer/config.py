@@ -76,6 +76,10 @@ class TrainConfig:
             raw["deepspeed"] = str(_beside(path, raw["deepspeed"]))
         return cls(**{**raw, "sources": [Source(**source) for source in raw.get("sources", [])]})
 
+    def steps(self, batches: int) -> int:
+        """Of the whole run, over a plan of so many batches."""
+        return self.max_steps if self.max_steps > 0 else batches * self.epochs
+
     def yaml(self) -> str:
         return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False, allow_unicode=True)
 

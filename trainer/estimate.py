@@ -162,7 +162,7 @@ def dry_run(config: TrainConfig, data: Path, out: Path, *, devices: int, flops: 
         seed=config.seed,
     )
     tokenizer = AutoTokenizer.from_pretrained(base_source(config.base))
-    steps = len(plan) * config.epochs if config.max_steps < 0 else config.max_steps
+    steps = config.steps(len(plan))
     sample = _lengths(config, plan, tokenizer)
     element = 4 if config.precision == "fp32" else 2
     model = cost(meta_model(config), element)

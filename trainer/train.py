@@ -76,8 +76,12 @@ def train(config: TrainConfig, data: Path, out: Path, *, report_to: Sequence[str
         _record(out, plan, trainer)
     trainer.accelerator.wait_for_everyone()
     torch.manual_seed(config.seed + arguments.process_index)  # devices drop out different neurons
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
     folder = out / "model"
+    if last and checkpoints.step_of(last) >= config.steps(len(plan)):
+        if arguments.should_save:  # cut off between its last step and the end; Trainer would take one step more
+            checkpoints.copy_model(last, folder)
+        return folder
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
     trainer.save_model(str(folder))
     return folder
 
