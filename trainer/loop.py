@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import resource
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,6 +27,7 @@ from trainer import checkpoints
 from trainer.config import TrainConfig
 from trainer.embedder import adapter_state, embed_rows
 from trainer.loss import in_batch_accuracy, matryoshka
+from trainer.memory import out_of_memory, peak_memory_gb
 from trainer.plan import Batch, Plan, batch_texts
 
 log = logging.getLogger(__name__)
@@ -111,7 +110,7 @@ class EmbedTrainer(Trainer):
             try:
                 return super().training_step(model, inputs, num_items_in_batch)
             except RuntimeError as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 self._shrink(error)
             model.zero_grad(set_to_none=True)  # outside the handler, whose traceback holds the activations
@@ -251,15 +250,3 @@ class Metrics(TrainerCallback):
                 chance,
             )
             self.recent = [1.0] * 20  # not at every step
-
-
-def peak_memory_gb() -> float:
-    """Of this process so far: on a GPU what PyTorch allocated there, else the resident set."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e9
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
