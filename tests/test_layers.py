@@ -78,6 +78,8 @@ def test_the_trainer_needs_no_server_and_no_app(path: Path):
     allowed = {"types", "task", "encoder", "Task", "TASKS"}
     if path.stem == "evaluate":
         allowed |= {"store", "retrieve", "metrics", "language"}
+    if path.stem == "export":
+        allowed |= {"mini"}
     assert ours <= allowed
     assert not uses(path, "apps")
 
@@ -92,6 +94,7 @@ def test_the_command_lines_start_light():
             "ragkit.encoder",
             "ragkit.store",
             "trainer.train",
+            "trainer.export",
         }
         assert not {h for h in heavy if uses(path, h, everywhere=False)}
 

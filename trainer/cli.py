@@ -1,4 +1,4 @@
-"""``trainer train | evaluate``: a recipe to a model folder, a model to scores."""
+"""``trainer train | evaluate | export``: a recipe to a model folder, a model to scores, a model to files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Make the embedder: train a recipe, score a model.",
+    help="Make the embedder: train a recipe, score a model, export it.",
 )
 
 RECIPES = Path(__file__).with_name("recipes")
@@ -109,6 +109,40 @@ def evaluate(
         typer.echo(f"trainer evaluate: {error}", err=True)
         raise typer.Exit(1) from error
     typer.echo(" ".join(f"{metric} {value:.4f}" for metric, value in e.mean_over_sets(result).items()))
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="'mini', a model folder or a Hub id")],
+    out: Annotated[Path, typer.Option(help="the folder to make; it appears when every format has been verified")],
+    formats: Annotated[
+        str, typer.Option(help="some of adapter,safetensors,sentence-transformers,onnx,gguf; all by default")
+    ] = "",
+    dtype: Annotated[str, typer.Option(help="of the safetensors: float32, bfloat16 or float16")] = "float32",
+    gguf: Annotated[str, typer.Option(help="precision of model.gguf: f32, f16, bf16 or q8_0")] = "f16",
+    scores: Annotated[
+        list[Path] | None, typer.Option(help="JSON files of trainer evaluate, for the model card", exists=True)
+    ] = None,
+) -> None:
+    """Write a model in other programs' formats; load each back there and compare the vectors."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[logging.StreamHandler(sys.stderr)])
+    logging.getLogger("trainer").setLevel(logging.INFO)
+    for name in ("ragkit.encoder", "sentence_transformers"):  # one text is too long, one key is old: both on purpose
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        from trainer.export import ExportConfig
+        from trainer.export import export as run
+
+        names = tuple(name.strip() for name in formats.split(",") if name.strip())
+        for check in run(model, out, ExportConfig(names, dtype, gguf, tuple(scores or ()))):
+            typer.echo(str(check))
+        typer.echo(out)
+    except ImportError as error:
+        typer.echo(f"trainer export: {error}: pip install 'ragkit[export]'", err=True)
+        raise typer.Exit(1) from error
+    except (ValueError, OSError) as error:
+        typer.echo(f"trainer export: {error}", err=True)
+        raise typer.Exit(1) from error
 
 
 def main() -> None:
