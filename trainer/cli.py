@@ -127,8 +127,6 @@ def export(
     """Write a model in other programs' formats; load each back there and compare the vectors."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[logging.StreamHandler(sys.stderr)])
     logging.getLogger("trainer").setLevel(logging.INFO)
-    for name in ("ragkit.encoder", "sentence_transformers"):  # one text is too long, one key is old: both on purpose
-        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         from trainer.export import ExportConfig
         from trainer.export import export as run

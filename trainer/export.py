@@ -16,7 +16,8 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def export(name: str, out: Path, config: ExportConfig | None = None) -> list[Che
         raise ValueError(f"{name} holds full weights, no adapter: leave 'adapter' out of --formats")
     scores = read_scores(config.scores, run_folder(source.folder))
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
+    with _quiet(), tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
         folder = Path(scratch) / "model"
         folder.mkdir()
         references, facts = _write(name, folder, source, formats, config)
@@ -119,6 +120,20 @@ def export(name: str, out: Path, config: ExportConfig | None = None) -> list[Che
             out.rmdir()
         folder.rename(out)
     return checks
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings that an export calls for: a text too long to fit, a key for older readers."""
+    loggers = [logging.getLogger(name) for name in ("ragkit.encoder", "sentence_transformers")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _write(

@@ -7,6 +7,7 @@ model folder's own README and NOTICE. It claims no runtime that was not run.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -132,10 +133,11 @@ LLAMA_CPP = """\
 ### llama.cpp
 
 ```
-llama-server -m model.gguf --embeddings -c {context} -b {max_length} -ub {max_length}
+llama-server -m model.gguf --embeddings -c {context}
 ```
 
-Pooling, BOS and EOS are in the file. A text longer than that is refused, not cut. Send queries with their prompt."""
+Pooling, BOS and EOS are in the file. A text that does not fit the context (`-c`, rounded up to a multiple of 256) is
+refused, not cut. Send queries with their prompt."""
 
 ADAPTER = """\
 ### The adapter
@@ -220,7 +222,10 @@ def model_card(facts: Facts, checks: Sequence[Check], scores: Sequence[Score] = 
         "default": DEFAULT_TASK,
         "instruction": json.dumps(TASKS[DEFAULT_TASK].prefix),
     }
-    runtimes = [f"| {c.format} | {c.runtime} | {c.lowest('query'):.5f} | {c.lowest('passage'):.5f} |" for c in checks]
+    runtimes = [
+        f"| {c.format} | {c.runtime} | {rounded_down(c.lowest('query'))} | {rounded_down(c.lowest('passage'))} |"
+        for c in checks
+    ]
     prompts = [f"| `{task.name}` | {task.instruction} |" for task in TASKS.values()]
     uses = {
         RAGKIT: {"safetensors", "sentence-transformers"},
@@ -243,6 +248,11 @@ def model_card(facts: Facts, checks: Sequence[Check], scores: Sequence[Score] = 
         _said(facts),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def rounded_down(cosine: float) -> str:
+    """Five digits that promise no more than was measured."""
+    return f"{math.floor(cosine * 1e5) / 1e5:.5f}"
 
 
 def _recipe(run: Path) -> str:

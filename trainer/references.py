@@ -65,29 +65,28 @@ class Reference:
 
 def make_references(encoder: LocalEncoder) -> Iterator[Reference]:
     """Queries and passages in eight scripts, white space, and texts that just fit and just do not."""
-    rows = [(text, "", script, False) for script, (_, text) in TEXTS.items()]
+    rows = [(text, "", script) for script, (_, text) in TEXTS.items()]
     for n, (script, (query, _)) in enumerate(TEXTS.items()):
-        rows.append((query, QUERY_TASKS[n % len(QUERY_TASKS)], script, False))
-    rows.append((LAYOUT, "", "layout", False))
-    words = " ".join(text for pair in TEXTS.values() for text in pair).split(" ")
-    fits = _longest(encoder, words)
-    rows.append((fits, "", "long", False))
-    rows.append((f"{fits} {' '.join(words)}", "", "long", True))
-    for text, task, script, truncated in rows:
+        rows.append((query, QUERY_TASKS[n % len(QUERY_TASKS)], script))
+    rows.append((LAYOUT, "", "layout"))
+    every = " ".join(text for pair in TEXTS.values() for text in pair)
+    fits = longest(encoder, every)
+    rows += [(fits, "", "long"), (f"{fits} {every}", "", "long")]
+    for text, task, script in rows:
+        cut = encoder.truncated
         found = encoder.encode_queries([text], TASKS[task]) if task else encoder.encode_passages([text])
-        yield Reference(text, task, script, tuple(found[0].tolist()), truncated)
+        yield Reference(text, task, script, tuple(found[0].tolist()), encoder.truncated > cut)
 
 
-def _longest(encoder: LocalEncoder, words: list[str]) -> str:
-    """As many words, over and over, as the encoder reads without cutting."""
-    room = encoder.max_length - 2
-    total = encoder.count_tokens([" ".join(words)])[0]
-    words = words * (room // max(1, total // 2) + 1)
-    low, high = 1, len(words)
+def longest(encoder: LocalEncoder, text: str) -> str:
+    """As much of ``text``, said over and over, as the encoder reads without cutting."""
+    room = encoder.max_length - 2  # BOS and EOS
+    text = f"{text} " * (room // encoder.count_tokens([text])[0] + 1)
+    low, high = 1, len(text)  # characters; the first always fits
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if encoder.count_tokens([" ".join(words[:middle])])[0] <= room else (low, middle - 1)
-    return " ".join(words[:low])
+        low, high = (middle, high) if encoder.count_tokens([text[:middle]])[0] <= room else (low, middle - 1)
+    return text[:low].rstrip()
 
 
 def write_reference_file(file: Path, name: str, encoder: LocalEncoder, references: Sequence[Reference]) -> None:

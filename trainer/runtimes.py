@@ -120,16 +120,13 @@ def onnxruntime(folder: Path) -> Embed:
 def llama_cpp(folder: Path) -> Embed:
     """llama.cpp's server, by its in-process calls; it listens on a free port of 127.0.0.1 until freed.
 
-    Pooling, BOS and EOS are the file's own. The sizes only make room for the longest text, which
-    llama.cpp must read in one piece.
+    Pooling, BOS and EOS are the file's own; the context is only made wide enough.
     """
     xllamacpp: Any = import_module("xllamacpp")  # compiled, without types
-    length = ModelInfo.read(folder).max_length
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(folder / "model.gguf")
     parameters.embedding = True
-    parameters.n_batch = parameters.n_ubatch = length
-    parameters.n_ctx = length + 1  # the server refuses a text that fills the context
+    parameters.n_ctx = ModelInfo.read(folder).max_length + 1  # the server refuses a text that fills the context
     parameters.verbosity = 0
     parameters.warmup = False
     server = xllamacpp.Server(parameters)
