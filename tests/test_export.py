@@ -33,7 +33,7 @@ from trainer.references import LAYOUT, TEXTS, Reference, make_references
 from trainer.runtimes import Check, ExportMismatch, check
 
 BOS, EOS = 1, 2
-MAX_LENGTH = 64
+MAX_LENGTH = 128  # Amharic is three tokens a letter here: less would cut its query
 ALL = ("adapter", "safetensors", "sentence-transformers", "onnx", "gguf")
 
 
@@ -121,7 +121,7 @@ def test_reference_file_holds_what_we_serve(exported: tuple[Path, dict[str, Chec
     long = [row for row in file["texts"] if row["script"] == "long"]
     room = MAX_LENGTH - 2
     fits, cut = (encoder.count_tokens([row["text"]])[0] for row in long)
-    assert room - 12 <= fits <= room < cut and [row["truncated"] for row in long] == [False, True]
+    assert room - 3 <= fits <= room < cut and [row["truncated"] for row in long] == [False, True]
 
 
 def test_tokenizer_json_writes_bos_and_eos_on_its_own(exported: tuple[Path, dict[str, Check]], encoder: LocalEncoder):
@@ -139,7 +139,7 @@ def test_plain_transformers_keeps_the_eos(exported: tuple[Path, dict[str, Check]
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(exported[0])
-    batch = tokenizer(["short", "long " * 99], truncation=True, padding=True)
+    batch = tokenizer(["short", "long " * 199], truncation=True, padding=True)
     first, second = batch["input_ids"]
     assert second[0] == BOS and second[-1] == EOS and len(second) == MAX_LENGTH
     length = sum(batch["attention_mask"][0])
@@ -184,12 +184,15 @@ def test_the_card_says_what_was_checked_and_no_more(exported: tuple[Path, dict[s
     card = (exported[0] / "README.md").read_text("utf-8")
     assert card.startswith("# tiny\n")
     for check_ in exported[1].values():
-        assert f"| {check_.format} | {check_.runtime} | {check_.lowest('query'):.5f} |" in card
+        [row] = [line for line in card.splitlines() if line.startswith(f"| {check_.format} | {check_.runtime} | ")]
+        shown = [float(cell) for cell in row.split("|")[3:5]]
+        measured = [check_.lowest("query"), check_.lowest("passage")]
+        assert all(0 <= m - s < 1.1e-5 for m, s in zip(measured, shown, strict=True))  # never rounded up
     assert "vLLM and TEI were not run" in card
     assert "temperature: 0.02" in card and "| qa/faquad.pt | 640 |" in card and "12,345" in card
     assert "| scores | ndcg@10 | 0.6125 |" in card
     assert all(task.instruction in card for task in TASKS.values())
-    assert f"-c {MAX_LENGTH + 1} -b {MAX_LENGTH}" in card
+    assert f"--embeddings -c {MAX_LENGTH + 1}" in card
 
 
 # ---- broken exports
@@ -259,24 +262,22 @@ def test_a_lost_mask_is_caught_in_onnx(broken: Path, references: list[Reference]
 
 
 def test_onnx_keeps_sliding_windows(mistral_folder: Path, tmp_path: Path):
-    """Windows of 8 tokens under texts of 64, in the model as it is loaded from its config."""
+    """Texts of 128 tokens under windows of 16, which are wider than the input that the graph is traced with."""
     base = tmp_path / "window"
     shutil.copytree(mistral_folder, base)
-    edit(base / "config.json", sliding_window=8)
+    edit(base / "config.json", sliding_window=16)
     ModelInfo("", MAX_LENGTH).write(base)
-    wide = LocalEncoder.load(mistral_folder, max_length=MAX_LENGTH).encode_passages(["word " * 40])
-    assert cosines(LocalEncoder.load(base).encode_passages(["word " * 40]), wide) < 0.9999  # the window is felt
+    narrow = LocalEncoder.load(base)
+    [long] = [r.text for r in make_references(narrow) if r.script == "long" and not r.truncated]
+    wide = LocalEncoder.load(mistral_folder, max_length=MAX_LENGTH).encode_passages([long])
+    assert cosines(narrow.encode_passages([long]), wide) < 0.99  # a graph without windows would not pass
     export(str(base), tmp_path / "out", ExportConfig(("safetensors", "onnx")))
-    with pytest.raises(ValueError, match=r"sliding window \(8\) below max_length \(64\)"):
+    with pytest.raises(ValueError, match=r"sliding window \(16\) below max_length \(128\)"):
         export(str(base), tmp_path / "out2", ExportConfig(("gguf",)))
     assert not (tmp_path / "out2").exists()
 
 
 # ---- GGUF
-
-
-def gguf_only(run: Path, tmp_path: Path) -> None:
-    export(str(run / "model"), tmp_path / "out", ExportConfig(("gguf",), gguf="f32"))
 
 
 @pytest.mark.parametrize("lost", ["pooling", "eos", "permutation", "gamma"])
@@ -301,7 +302,7 @@ def test_what_the_writer_could_forget_is_caught_and_leaves_nothing(
 
         monkeypatch.setattr(gguf.GGUFWriter, "add_key_value", forgetful)
     with pytest.raises(ExportMismatch, match=r"gguf in xllamacpp has cosine .* below 0.999, for the (query|passage)"):
-        gguf_only(run, tmp_path)
+        export(str(run / "model"), tmp_path / "out", ExportConfig(("gguf",), gguf="f32"))
     assert not list(tmp_path.iterdir())
 
 
@@ -371,7 +372,7 @@ def test_vocabulary_of_merges_has_scores_in_their_order():
     ],
 )
 def test_a_tokenizer_that_llama_cpp_cannot_follow_is_refused(changes: dict[str, Any], reason: str):
-    with pytest.raises(ValueError, match=f"(?s){reason}.*leave|(?s){reason}.*Leave"):
+    with pytest.raises(ValueError, match=f"(?s){reason}.*Leave"):
         vocabulary(small_tokenizer(**changes))
 
 
