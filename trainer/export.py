@@ -153,10 +153,7 @@ def _write(
     clean_config(encoder, config.dtype).save_pretrained(folder)
     if "sentence-transformers" in formats:
         write_sentence_transformers(encoder, folder)
-    if "onnx" in formats:
-        log.info("writing onnx/model.onnx")
-        write_onnx(encoder.model, folder / "onnx" / "model.onnx")
-    if "gguf" in formats:
+    if "gguf" in formats:  # first of the slow ones: it refuses models and tokenizers
         log.info("writing model.gguf")
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             base = mini.assemble(Path(scratch)) if source.packaged else None
@@ -169,6 +166,9 @@ def _write(
                 precision=config.gguf,
                 base=base,
             )
+    if "onnx" in formats:
+        log.info("writing onnx/model.onnx")
+        write_onnx(encoder.model, folder / "onnx" / "model.onnx")
     facts = Facts(
         name=source.name,
         base=source.base,
