@@ -477,14 +477,20 @@ def test_mini_in_plain_llama_index(mini: tuple[Path, dict[str, Check]]):
 
 
 def test_the_vocabulary_made_from_mini_is_the_base_files(mini: tuple[Path, dict[str, Check]]):
-    """Two ways to one vocabulary: llama.cpp's converter from SentencePiece, and ours from merges."""
+    """Two ways to one vocabulary: llama.cpp's converter from SentencePiece, and ours from merges.
+
+    Runs of spaces are pieces here and user-defined tokens there: transformers' GGUF loader makes them so.
+    """
     made = vocabulary(json.loads((mini[0] / "tokenizer.json").read_text("utf-8")))
     fields = GGUFReader(mini[0] / "model.gguf").fields
     tokens, scores, types = (fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "scores", "token_type"))
-    assert made.tokens == tokens
-    normal = [n for n, kind in enumerate(made.types) if kind == gguf.TokenType.NORMAL and made.scores[n] > -200_000]
-    by_ours = sorted(normal, key=lambda n: -made.scores[n])
-    assert sorted(normal, key=lambda n: -scores[n]) == by_ours
-    assert [n for n, kind in enumerate(types) if kind == gguf.TokenType.BYTE] == [
-        n for n, kind in enumerate(made.types) if kind == gguf.TokenType.BYTE
+    assert [token.replace("▁", " ") for token in made.tokens] == [token.replace("▁", " ") for token in tokens]
+    normal, byte = gguf.TokenType.NORMAL, gguf.TokenType.BYTE
+    assert [n for n, kind in enumerate(types) if kind == byte] == [
+        n for n, kind in enumerate(made.types) if kind == byte
     ]
+    both = [n for n, pair in enumerate(zip(types, made.types, strict=True)) if pair == (normal, normal)]
+    least = min(made.scores)
+    merged = [n for n in both if made.scores[n] > least]  # the others are single letters: nothing joins to them
+    assert len(merged) > 230_000
+    assert sorted(merged, key=lambda n: -made.scores[n]) == sorted(merged, key=lambda n: -scores[n])
