@@ -154,10 +154,8 @@ def one_step(batch: int) -> dict[str, float]:
     from trainer.config import TrainConfig
     from trainer.embedder import embed_rows
     from trainer.loss import info_nce
-    from trainer.memory import give_back_large_blocks
     from trainer.train import build
 
-    give_back_large_blocks()
     model, _ = build(dataclasses.replace(TrainConfig([]), precision="fp32"))
     model.train()
     rng = random.Random(0)

@@ -78,6 +78,21 @@ def test_lora_is_on_every_linear_layer(run: Path):
     assert all(t.any() for n, t in load_file(run / "model" / "adapter_model.safetensors").items() if "lora_B" in n)
 
 
+def test_a_checkpoint_is_the_adapter_alone(run: Path):
+    """Others' LoRA checkpoints came to 27 GB, or without the keys that load (gritlm issue 46)."""
+    for folder in (run / "checkpoints").iterdir():
+        assert not [*folder.glob("model*.safetensors"), *folder.glob("pytorch_model*")]
+        saved = load_file(folder / "adapter_model.safetensors")
+        assert saved and all("lora_" in name for name in saved)
+
+
+def test_weight_decay_reaches_the_optimiser(config: TrainConfig, data: Path, tmp_path: Path):
+    """It was parsed and dropped in a public re-implementation."""
+    train(dataclasses.replace(config, max_steps=2, weight_decay=0.123), data, tmp_path)
+    state = torch.load(tmp_path / "checkpoints" / "checkpoint-2" / "optimizer.pt", weights_only=True)
+    assert {group["weight_decay"] for group in state["param_groups"] if group["params"]} == {0.123}
+
+
 def test_training_and_serving_give_the_same_vectors_and_loss(run: Path, config: TrainConfig):
     """The unmerged model in the trainer's own step, against the merged one behind encode_*."""
     from peft import PeftModel
@@ -287,7 +302,9 @@ def test_the_model_is_scored_as_it_trains(config: TrainConfig, data: Path, tmp_p
 
 def test_matryoshka_and_masks_reach_the_loss(config: TrainConfig, data: Path, run: Path, tmp_path: Path):
     first = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])["loss"]
-    for n, knob in enumerate([{"matryoshka": [16]}, {"false_negative_margin": 0.0}, {"hardness": 5.0}]):
+    for n, knob in enumerate(
+        [{"matryoshka": [16]}, {"false_negative_margin": 0.0}, {"hardness": 5.0}, {"temperature": 1.0}]
+    ):
         train(dataclasses.replace(config, max_steps=1, **knob), data, tmp_path / str(n))
         other = json.loads((tmp_path / str(n) / "metrics.jsonl").read_text())["loss"]
         assert abs(other - first) > 0.01, knob

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ragkit.encoder import embed
+from trainer.memory import give_back
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,14 @@ class Embedder(PeftModelForFeatureExtraction):
     def _chunk(self, chunk: Chunk) -> Tensor:
         if chunk.keep or not torch.is_grad_enabled():
             return embed(self.base_model, chunk.rows)
-        return checkpoint(embed, self.base_model, chunk.rows, use_reentrant=False)  # type: ignore[return-value]
+        return checkpoint(_embed_again, self.base_model, chunk.rows, use_reentrant=False)  # type: ignore[return-value]
+
+
+def _embed_again(model: nn.Module, rows: list[list[int]]) -> Tensor:
+    """What a dropped chunk runs, forward and once more backward."""
+    if not torch.cuda.is_available():
+        give_back()
+    return embed(model, rows)
 
 
 def lora(model: nn.Module, *, rank: int, alpha: int, dropout: float) -> Embedder:

@@ -24,7 +24,6 @@ from trainer import checkpoints
 from trainer.config import TrainConfig, same_run
 from trainer.embedder import Embedder, lora
 from trainer.loop import EmbedTrainer, Metrics, Steps, collate
-from trainer.memory import give_back_large_blocks
 from trainer.plan import Plan, make_plan
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -43,7 +42,6 @@ def build(config: TrainConfig) -> tuple[Embedder, LocalEncoder]:
 
 def train(config: TrainConfig, data: Path, out: Path, *, report_to: Sequence[str] = ("tensorboard",)) -> Path:
     """Train and return the model folder. Raises ValueError where ``out`` holds a run of another configuration."""
-    give_back_large_blocks()
     # First: with ZeRO-3 the arguments decide that weights are sharded as they load, and they join the processes.
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out / "logs"))
     arguments = _arguments(config, out, report_to)
