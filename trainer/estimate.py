@@ -22,7 +22,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig,
 from ragkit.encoder import base_source, tokenize
 from trainer.config import TrainConfig
 from trainer.embedder import Embedder, deal, lora
-from trainer.plan import Plan, batch_texts, make_plan
+from trainer.plan import Plan, batch_texts, plan_of
 
 SAMPLE = 200  # batches whose lengths are counted; the rest is taken to be like them
 
@@ -153,14 +153,7 @@ def estimate(
 
 def dry_run(config: TrainConfig, data: Path, out: Path, *, devices: int, flops: float) -> str:
     """Draw the plan into ``out``, where the run will find it, and describe the run."""
-    plan = make_plan(
-        config.sources,
-        data,
-        out / "plan",
-        batch_size=config.batch_size,
-        hard_negatives=config.hard_negatives,
-        seed=config.seed,
-    )
+    plan = plan_of(config, data, out)
     tokenizer = AutoTokenizer.from_pretrained(base_source(config.base))
     steps = config.steps(len(plan))
     sample = _lengths(config, plan, tokenizer)

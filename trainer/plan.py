@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from ragkit.task import Task
+from trainer.config import TrainConfig
 from trainer.data import Source, TrainingExample, draw
 
 
@@ -104,6 +105,18 @@ def make_plan(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return Plan(folder)
+
+
+def plan_of(config: TrainConfig, data: Path, out: Path) -> Plan:
+    """The plan of a run, in its folder ``out``."""
+    return make_plan(
+        config.sources,
+        data,
+        out / "plan",
+        batch_size=config.batch_size,
+        hard_negatives=config.hard_negatives,
+        seed=config.seed,
+    )
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:

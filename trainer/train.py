@@ -24,7 +24,7 @@ from trainer import checkpoints
 from trainer.config import TrainConfig, same_run
 from trainer.embedder import Embedder, lora
 from trainer.loop import EmbedTrainer, Metrics, Steps, collate
-from trainer.plan import Plan, make_plan
+from trainer.plan import Plan, plan_of
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -49,14 +49,7 @@ def train(config: TrainConfig, data: Path, out: Path, *, report_to: Sequence[str
     with arguments.main_process_first(local=True, desc="plan"):
         out.mkdir(parents=True, exist_ok=True)
         _claim(config, out)
-        plan = make_plan(
-            config.sources,
-            data,
-            out / "plan",
-            batch_size=config.batch_size,
-            hard_negatives=config.hard_negatives,
-            seed=config.seed,
-        )
+        plan = plan_of(config, data, out)
         sets = _eval_sets(config, data)
     model, encoder = build(config)
     trainer = EmbedTrainer(
