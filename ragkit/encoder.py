@@ -14,6 +14,7 @@ import hashlib
 import json
 import logging
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -245,7 +246,9 @@ class LocalEncoder:
         if adapter:
             from peft import PeftModel  # merged in float32, cast after: nothing of a small update is lost
 
-            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # peft 0.21 asks transformers by an old name
+                model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
             digest += weights_digest(adapter)
         return cls(
             model.to(device=device, dtype=dtype),
