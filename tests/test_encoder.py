@@ -158,3 +158,19 @@ def test_bfloat16_only_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda avx=avx: avx)
         assert fast_dtype("cpu") is expected
+
+
+@pytest.mark.parametrize("window", [4096, 8])
+def test_packed_rows_do_not_see_each_other(window: int):
+    """The padding-free form of FlashAttention 2, here through SDPA's block-diagonal mask; sliding window too."""
+    from transformers import MistralConfig, MistralModel
+
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=100, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, sliding_window=window,
+    )  # fmt: skip
+    model = MistralModel(config).eval()
+    rows = [[1, 5, 6, 7, 2], [1, 2], [1, *range(10, 60), 2], [1, 9, 2]]
+    torch.testing.assert_close(embed(model, rows, packed=True), embed(model, rows), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(embed(model, rows[1:2], packed=True), embed(model, rows[1:2]), atol=1e-5, rtol=1e-4)

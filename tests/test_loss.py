@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from trainer.loss import in_batch_accuracy, info_nce
+from trainer.loss import in_batch_accuracy, info_nce, matryoshka
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -13,13 +13,22 @@ def unit(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def by_hand(
-    q: torch.Tensor, p: torch.Tensor, temperature: float, excluded: set[tuple[int, int]] = frozenset()
-) -> float:  # type: ignore[assignment]
+    q: torch.Tensor,
+    p: torch.Tensor,
+    temperature: float,
+    excluded: frozenset[tuple[int, int]] = frozenset(),
+    margin: float = math.inf,
+    hardness: float = 0.0,
+) -> float:
+    """The definition, one pair at a time in plain Python numbers."""
     total = 0.0
-    for i, query in enumerate(q):
-        scores = [float(query @ passage) / temperature for passage in p]
-        kept = [s for j, s in enumerate(scores) if (i, j) not in excluded]
-        total += math.log(sum(math.exp(s) for s in kept)) - scores[i]
+    for i, query in enumerate(q.tolist()):
+        cosines = [sum(a * b for a, b in zip(query, passage, strict=True)) for passage in p.tolist()]
+        terms = [math.exp(cosines[i] / temperature)]
+        for j, cosine in enumerate(cosines):
+            if j != i and (i, j) not in excluded and cosine <= cosines[i] + margin:
+                terms.append(math.exp(hardness * cosine) * math.exp(cosine / temperature))
+        total += math.log(sum(terms)) - math.log(terms[0])
     return total / len(q)
 
 
@@ -34,7 +43,9 @@ def test_excluded_pairs_are_no_negatives():
     q, p = unit(3, 8), unit(5, 8, seed=1)
     mask = torch.zeros(3, 5, dtype=torch.bool)
     mask[0, 4] = mask[2, 1] = True
-    assert float(info_nce(q, p, excluded=mask)) == pytest.approx(by_hand(q, p, 0.02, {(0, 4), (2, 1)}), rel=1e-5)
+    assert float(info_nce(q, p, excluded=mask)) == pytest.approx(
+        by_hand(q, p, 0.02, frozenset({(0, 4), (2, 1)})), rel=1e-5
+    )
 
 
 def test_every_passage_is_a_negative_of_every_other_query():
@@ -44,6 +55,57 @@ def test_every_passage_is_a_negative_of_every_other_query():
         moved = p.clone()
         moved[j] = -moved[j]
         assert float(info_nce(q, moved, temperature=1)) != pytest.approx(float(info_nce(q, p, temperature=1)))
+
+
+def test_a_negative_above_the_positive_is_taken_for_a_positive():
+    q, p = unit(6, 8), unit(14, 8, seed=1)
+    whole = by_hand(q, p, 0.05)
+    for margin in (0.0, 0.1, 0.5):
+        expected = by_hand(q, p, 0.05, margin=margin)
+        assert float(info_nce(q, p, temperature=0.05, margin=margin)) == pytest.approx(expected, rel=1e-5)
+        assert expected < whole
+    assert float(info_nce(q, p, temperature=0.05, margin=2.0)) == pytest.approx(whole, rel=1e-5)
+
+
+def test_hard_negatives_weigh_more():
+    q, p = unit(6, 8), unit(14, 8, seed=1)
+    for hardness in (1.0, 5.0):
+        assert float(info_nce(q, p, temperature=0.1, hardness=hardness)) == pytest.approx(
+            by_hand(q, p, 0.1, hardness=hardness), rel=1e-5
+        )
+    q.requires_grad_()
+    [gradient] = torch.autograd.grad(info_nce(q, p, temperature=0.1, hardness=5.0), q)
+    scores = q.detach() @ p.T
+    weights = torch.exp(scores / 0.1 + 5.0 * scores.masked_fill(torch.eye(6, 14, dtype=torch.bool), 0))
+    shares = weights / weights.sum(dim=1, keepdim=True) - torch.eye(6, 14)
+    torch.testing.assert_close(gradient, shares @ p / 0.1 / 6)  # as if the weights were constants
+
+
+def test_all_the_knobs_at_once():
+    q, p = unit(5, 8), unit(9, 8, seed=1)
+    mask = torch.zeros(5, 9, dtype=torch.bool)
+    mask[0, 3] = mask[4, 8] = True
+    assert float(info_nce(q, p, temperature=0.02, excluded=mask, margin=0.1, hardness=2.0)) == pytest.approx(
+        by_hand(q, p, 0.02, frozenset({(0, 3), (4, 8)}), margin=0.1, hardness=2.0), rel=1e-4
+    )
+
+
+def test_matryoshka_is_the_mean_over_dimensions():
+    q, p = unit(4, 8), unit(8, 8, seed=1)
+    shortened = [torch.nn.functional.normalize(m[:, :3], dim=-1) for m in (q, p)]
+    expected = (by_hand(q, p, 0.02) + by_hand(*shortened, 0.02)) / 2
+    assert float(matryoshka(q, p, [3], temperature=0.02)) == pytest.approx(expected, rel=1e-5)
+    assert float(matryoshka(q, p, [])) == float(info_nce(q, p))
+    with pytest.raises(ValueError, match=r"dimensions \[8\] must lie below the embedding's 8"):
+        matryoshka(q, p, [8])
+
+
+def test_autocast_does_not_reach_the_loss():
+    """In bfloat16 a cosine of 0.8 is off by up to 0.004, and a logit at temperature 0.02 by 0.2."""
+    q, p = unit(16, 64), unit(32, 64, seed=1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert (q @ p.T).dtype == torch.bfloat16  # autocast is on
+        assert float(info_nce(q, p)) == pytest.approx(by_hand(q, p, 0.02), rel=1e-5)
 
 
 def test_perfect_and_uniform():

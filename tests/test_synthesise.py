@@ -23,8 +23,9 @@ from typer.testing import CliRunner
 from ragkit.llm import Endpoint
 from trainer.answers import Index, Log, load
 from trainer.cli import app
-from trainer.data import Source, make_plan
+from trainer.data import Source
 from trainer.derive import derive
+from trainer.plan import make_plan
 from trainer.prompts import ASYMMETRIC
 from trainer.request_plan import Plan, SynthesisConfig, brainstorms_for, read_tasks
 from trainer.synthesise import Outcome, ask, claim, locked
@@ -376,8 +377,8 @@ def test_both_stages_and_the_trainer_reads_the_rows(server: Any, tmp_path: Path)
     by_kind = {e["kind"]: e for e in examples}
     assert by_kind["sts"]["instruction"] == "Retrieve semantically similar text."
     assert by_kind["short-long"]["instruction"] in {t["task"] for t in tasks}
-    plan = make_plan([Source("examples", "examples.jsonl")], out, batch_size=4, seed=1)
-    read = {e.query for batch in plan.batches for e in batch}
+    plan = make_plan([Source("examples", "examples.jsonl")], out, tmp_path / "plan", batch_size=4, seed=1)
+    read = {e.query for batch in plan for e in batch.examples}
     assert len(read) == 4 * (len(examples) // 4)
     before = {name: (out / name).read_bytes() for name in ("tasks.jsonl", "examples.jsonl", "rejected.jsonl")}
     assert "0 answers" in command(*args)  # nothing is asked twice
@@ -496,9 +497,10 @@ def test_end_to_end_with_a_real_model(tmp_path: Path, mistral_folder: Path):
     makes up the rest, or else answers of another model do, and the test says so.
     """
     xllamacpp = pytest.importorskip("xllamacpp")
+    from trainer.config import TrainConfig
     from trainer.derive import example_record
     from trainer.parse import Rejected, parse_example
-    from trainer.train import TrainConfig, train
+    from trainer.train import train
 
     params = xllamacpp.CommonParams()
     params.model.path = str(_gguf(tmp_path))
@@ -555,7 +557,7 @@ def test_end_to_end_with_a_real_model(tmp_path: Path, mistral_folder: Path):
     )
     (out / "training.jsonl").write_text("".join(json.dumps(r) + "\n" for r in training), "utf-8")
     run_config = TrainConfig(
-        sources=[Source("examples", "training.jsonl")], base=str(mistral_folder), batch_size=2, max_steps=10,
+        sources=[Source("examples", "training.jsonl")], base=str(mistral_folder), batch_size=2, max_steps=10, epochs=10,
         max_query_tokens=64, max_passage_tokens=64, warmup_steps=1, save_steps=10,
     )  # fmt: skip
     model = train(run_config, out, tmp_path / "run")

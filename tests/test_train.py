@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from conftest import SCRIPTS
+from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 
 from ragkit import TASKS, Task
 from ragkit.encoder import LocalEncoder, embed, tokenize
+from trainer import checkpoints
+from trainer.config import TrainConfig
 from trainer.data import Source, TrainingExample
+from trainer.embedder import deal, embed_rows
+from trainer.loop import EmbedTrainer, Metrics, Tally
 from trainer.loss import info_nce
-from trainer.train import EmbedTrainer, MetricsFile, Tally, TrainConfig, build, embed_chunked, train
+from trainer.plan import Batch, batch_texts
+from trainer.train import build, train
 
 WORDS = [f"{word} {n}" for n, word in enumerate([*SCRIPTS.values(), "alpha", "beta", "gamma", "delta", "iota"] * 4)]
 
@@ -58,10 +66,7 @@ def test_a_run_learns_and_keeps_its_proof(run: Path):
     assert metrics[-1]["loss"] < metrics[0]["loss"]
     assert set(metrics[0]) >= {"loss", "accuracy", "embedding_std", "tokens_per_second", "truncated"}
     proof = json.loads((run / "run.json").read_text())
-    assert proof["examples"] == {"pairs.jsonl": 48} and proof["dropped"] == {
-        "beyond the ratio": 0,
-        "would not fill a batch": 0,
-    }
+    assert proof["examples"] == {"pairs.jsonl": 48} and not any(proof["dropped"].values())
     assert (run / "config.yaml").exists() and (run / "model" / "ragkit.json").exists()
 
 
@@ -71,6 +76,21 @@ def test_lora_is_on_every_linear_layer(run: Path):
     }
     assert names == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     assert all(t.any() for n, t in load_file(run / "model" / "adapter_model.safetensors").items() if "lora_B" in n)
+
+
+def test_a_checkpoint_is_the_adapter_alone(run: Path):
+    """Others' LoRA checkpoints came to 27 GB, or without the keys that load (gritlm issue 46)."""
+    for folder in (run / "checkpoints").iterdir():
+        assert not [*folder.glob("model*.safetensors"), *folder.glob("pytorch_model*")]
+        saved = load_file(folder / "adapter_model.safetensors")
+        assert saved and all("lora_" in name for name in saved)
+
+
+def test_weight_decay_reaches_the_optimiser(config: TrainConfig, data: Path, tmp_path: Path):
+    """It was parsed and dropped in a public re-implementation."""
+    train(dataclasses.replace(config, max_steps=2, weight_decay=0.123), data, tmp_path)
+    state = torch.load(tmp_path / "checkpoints" / "checkpoint-2" / "optimizer.pt", weights_only=True)
+    assert {group["weight_decay"] for group in state["param_groups"] if group["params"]} == {0.123}
 
 
 def test_training_and_serving_give_the_same_vectors_and_loss(run: Path, config: TrainConfig):
@@ -91,49 +111,226 @@ def test_training_and_serving_give_the_same_vectors_and_loss(run: Path, config: 
     trainer = object.__new__(EmbedTrainer)  # the step alone, without Trainer's set-up
     trainer.config = dataclasses.replace(config, max_query_tokens=512, max_passage_tokens=512)
     trainer.tokenizer, trainer.tally = base.tokenizer, Tally()
+    trainer.chunk_tokens = trainer.keep_tokens = 64
     batch = [TrainingExample(a, b, task.instruction) for a, b in zip(queries, passages, strict=True)]
+    trained, _ = build(config)
+    set_peft_model_state_dict(trained, load_file(run / "model" / "adapter_model.safetensors"))
     with torch.no_grad():
-        loss = trainer.compute_loss(model, {"batch": batch})
+        loss = trainer.compute_loss(trained.eval(), {"batch": Batch("s", batch)})
     assert float(loss) == pytest.approx(float(info_nce(torch.tensor(q), torch.tensor(p))), abs=1e-3)
 
 
-def test_chunks_and_recomputing_change_no_gradient(config: TrainConfig):
+def gradients(config: TrainConfig, rows: list[list[int]], chunk_tokens: int, keep_tokens: int) -> torch.Tensor:
+    torch.manual_seed(0)
+    model, _ = build(config)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    model.train()
+    torch.manual_seed(1)
+    vectors = embed_rows(model, rows, chunk_tokens, keep_tokens)
+    loss = info_nce(vectors[:6], vectors[6:], temperature=0.02)
+    loss.backward()
+    return torch.cat([loss.detach()[None], *(p.grad.flatten() for p in model.parameters() if p.grad is not None)])
+
+
+@pytest.mark.parametrize("layers", [False, True])
+def test_chunks_and_recomputing_change_no_gradient(config: TrainConfig, layers: bool):
+    """Chunks of one row, of about three, and of all; kept or recomputed; layer by layer too."""
+    config = dataclasses.replace(config, gradient_checkpointing=layers)
     rows = tokenize(LocalEncoder.load(config.base).tokenizer, WORDS[:12], 32).ids
-    gradients = []
-    for chunk_tokens, keep_tokens in [(1 << 20, 1 << 20), (40, 1 << 20), (40, 60), (40, 0)]:
-        torch.manual_seed(0)
-        model, _ = build(config)
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(parameter, std=0.1)
-        vectors = embed_chunked(model, rows, chunk_tokens, keep_tokens)
-        info_nce(vectors[:6], vectors[6:]).backward()
-        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
-    assert gradients[0].abs().max() > 0
-    for other in gradients[1:]:
-        torch.testing.assert_close(other, gradients[0], atol=1e-5, rtol=1e-3)
+    whole = gradients(config, rows, 1 << 20, 0)
+    assert whole[1:].abs().max() > 0
+    for chunk_tokens, keep_tokens in [(1, 0), (40, 1 << 20), (40, 60), (40, 0)]:
+        other = gradients(config, rows, chunk_tokens, keep_tokens)
+        torch.testing.assert_close(other, whole, atol=1e-5, rtol=1e-3)
+
+
+def test_recomputing_draws_the_same_dropout(config: TrainConfig):
+    """With dropout, a chunk must drop the same neurons when it is recomputed: kept and recomputed are equal
+    to the last bit, chunk for chunk."""
+    config = dataclasses.replace(config, lora_dropout=0.3)
+    rows = tokenize(LocalEncoder.load(config.base).tokenizer, WORDS[:12], 32).ids
+    for chunk_tokens in (1, 40, 1 << 20):
+        kept = gradients(config, rows, chunk_tokens, 1 << 20)
+        recomputed = gradients(config, rows, chunk_tokens, 0)
+        assert torch.equal(kept, recomputed)
+    assert not torch.equal(kept, gradients(dataclasses.replace(config, lora_dropout=0.0), rows, 1 << 20, 0))
+
+
+@pytest.mark.parametrize("devices", [1, 2, 3, 8])
+@pytest.mark.parametrize("chunk_tokens", [1, 64, 1000, 1 << 20])
+def test_rows_are_dealt_evenly(devices: int, chunk_tokens: int):
+    lengths = [3 + 7 * n % 61 for n in range(50)]
+    chunks = list(deal(lengths, chunk_tokens, devices))
+    assert {i for parts in chunks for part in parts for i in part} == set(range(50))
+    for parts in chunks:
+        assert len(parts) == devices and len({len(part) for part in parts}) == 1
+        for part in parts:
+            assert len(part) == 1 or len(part) * max(lengths[i] for i in part) <= chunk_tokens
+    repeated = sum(len(part) for parts in chunks for part in parts) - 50
+    assert repeated < devices * max(1, sum(len(parts[0]) == 1 for parts in chunks)) if devices > 1 else repeated == 0
 
 
 def test_a_run_that_was_cut_off_ends_like_one_that_was_not(
     config: TrainConfig, data: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    finish = MetricsFile.on_step_end
+    finish = Metrics.on_step_end
 
-    def die(self: MetricsFile, args: object, state: object, control: object, **kwargs: object) -> None:
+    def die(self: Metrics, args: object, state: object, control: object, **kwargs: object) -> None:
         finish(self, args, state, control, **kwargs)
         if state.global_step == 5:  # type: ignore[attr-defined]
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(MetricsFile, "on_step_end", die)
+    monkeypatch.setattr(Metrics, "on_step_end", die)
     with pytest.raises(KeyboardInterrupt):
         train(config, data, tmp_path)
-    monkeypatch.setattr(MetricsFile, "on_step_end", finish)
+    monkeypatch.setattr(Metrics, "on_step_end", finish)
     train(config, data, tmp_path)
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert steps == [1, 2, 3, 4, 5, 5, 6]  # from the checkpoint of step 4
+    assert steps == [1, 2, 3, 4, 5, 6]  # from the checkpoint of step 4: its step 5 replaces the one that was lost
     whole, resumed = (load_file(folder / "model" / "adapter_model.safetensors") for folder in (run, tmp_path))
     for name in whole:
         torch.testing.assert_close(resumed[name], whole[name])
+
+
+def test_a_half_written_checkpoint_is_not_taken(config: TrainConfig, data: Path, run: Path, tmp_path: Path):
+    """Three ways to be cut off while writing, each at the newest checkpoint: the one before is taken."""
+    whole = load_file(run / "model" / "adapter_model.safetensors")
+    for n, harm in enumerate(
+        [
+            lambda c: (c / checkpoints.MANIFEST).unlink(),
+            lambda c: (c / "optimizer.pt").write_bytes((c / "optimizer.pt").read_bytes()[:100]),
+            lambda c: (c / "rng_state.pth").unlink(),
+        ]
+    ):
+        cut = tmp_path / str(n)
+        shutil.copytree(run, cut)
+        shutil.rmtree(cut / "model")
+        newest = cut / "checkpoints" / "checkpoint-6"
+        harm(newest)
+        with (cut / "metrics.jsonl").open("a") as file:
+            file.write('{"step": 7, "lo')
+        assert checkpoints.last_complete(cut / "checkpoints") == cut / "checkpoints" / "checkpoint-4"
+        train(config, data, cut)
+        steps = [json.loads(line)["step"] for line in (cut / "metrics.jsonl").read_text().splitlines()]
+        assert steps == [1, 2, 3, 4, 5, 6]
+        again = load_file(cut / "model" / "adapter_model.safetensors")
+        for name in whole:
+            torch.testing.assert_close(again[name], whole[name])
+        assert checkpoints.is_complete(newest)
+
+
+def test_checkpoints_average(run: Path, tmp_path: Path):
+    folders = [run / "checkpoints" / f"checkpoint-{n}" for n in (4, 6)]
+    out = checkpoints.average(folders, tmp_path / "mean")
+    a, b, mean = (load_file(f / "adapter_model.safetensors") for f in (*folders, out))
+    for name in mean:
+        torch.testing.assert_close(mean[name], (a[name] + b[name]) / 2)
+    assert LocalEncoder.load(out).encode_passages(["x"]).shape == (1, 64)
+    with pytest.raises(ValueError, match="name at least two"):
+        checkpoints.average(folders[:1], tmp_path / "one")
+
+
+def test_out_of_memory_halves_the_chunk(
+    config: TrainConfig, data: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A device with room for 100 tokens: the run ends like one that always had small chunks."""
+    from trainer import embedder
+
+    whole, sizes = embedder.embed, []
+
+    def small(model: object, rows: list[list[int]]) -> torch.Tensor:
+        size = len(rows) * max(map(len, rows))
+        if size > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        sizes.append(size)
+        return whole(model, rows)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(embedder, "embed", small)
+    train(dataclasses.replace(config, chunk_tokens=350), data, tmp_path)
+    assert max(sizes) > 64  # halved twice, to 87, and not again
+    a, b = (load_file(folder / "model" / "adapter_model.safetensors") for folder in (run, tmp_path))
+    for name in a:
+        torch.testing.assert_close(b[name], a[name], atol=1e-5, rtol=1e-3)
+    monkeypatch.setattr(embedder, "embed", lambda *_: small(None, [[0] * 101]))
+    with pytest.raises(MemoryError, match="set a smaller chunk_tokens"):
+        train(config, data, tmp_path / "none")
+
+
+def test_a_run_says_when_it_fails(config: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    stand_in = SimpleNamespace(config=dataclasses.replace(config, batch_size=100))
+    metrics = Metrics(tmp_path / "m.jsonl", stand_in)  # type: ignore[arg-type]
+    for step in range(1, 40):
+        metrics._watch({"accuracy": 0.01, "embedding_std": 0.5}, step, warmup=10)
+    assert [r.message[:40] for r in caplog.records] == ["step 30: in-batch accuracy 0.010 over 20"]
+    caplog.clear()
+    metrics._watch({"accuracy": 0.9, "embedding_std": 0.01}, 41, warmup=10)
+    assert "collapsed to a point" in caplog.text
+
+
+def test_a_loss_that_is_no_number_ends_the_run(
+    config: TrainConfig, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from trainer import loop
+
+    monkeypatch.setattr(loop, "matryoshka", lambda q, p, *args, **kwargs: q.sum() * float("nan"))
+    with pytest.raises(FloatingPointError, match="the loss of step 1 is nan"):
+        train(config, data, tmp_path)
+
+
+def test_the_model_is_scored_as_it_trains(config: TrainConfig, data: Path, tmp_path: Path):
+    folder = data / "dev" / "toy" / "am"
+    folder.mkdir(parents=True)
+    passages = [{"_id": f"p{n}", "title": "", "text": f"{w} is a thing"} for n, w in enumerate(WORDS[:20])]
+    queries = [{"_id": f"q{n}", "text": f"what is {w}"} for n, w in enumerate(WORDS[:20])]
+    for name, records in (("corpus", passages), ("queries", queries)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records), "utf-8")
+    (folder / "qrels.tsv").write_text("q\tp\ts\n" + "".join(f"q{n}\tp{n}\t1\n" for n in range(20)))
+    scored = dataclasses.replace(config, eval_data="dev", eval_steps=3, eval_queries=10, eval_passages=20)
+    train(scored, data, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "eval_ndcg@10" in line] == [3, 6]
+
+    from trainer.evaluate import evaluate, mean_over_sets, read_sets
+
+    [toy] = read_sets(data / "dev")
+    served = LocalEncoder.load(tmp_path / "model", dtype=torch.float32)
+    result = mean_over_sets(evaluate([toy.sample(10, 20)], served, TASKS["question-answering"]))
+    assert lines[-1]["eval_ndcg@10"] == pytest.approx(result["ndcg@10"], abs=1e-3)
+
+
+def test_matryoshka_and_masks_reach_the_loss(config: TrainConfig, data: Path, run: Path, tmp_path: Path):
+    first = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])["loss"]
+    for n, knob in enumerate(
+        [{"matryoshka": [16]}, {"false_negative_margin": 0.0}, {"hardness": 5.0}, {"temperature": 1.0}]
+    ):
+        train(dataclasses.replace(config, max_steps=1, **knob), data, tmp_path / str(n))
+        other = json.loads((tmp_path / str(n) / "metrics.jsonl").read_text())["loss"]
+        assert abs(other - first) > 0.01, knob
+
+
+def test_how_a_run_is_computed_may_change_on_the_way(config: TrainConfig, data: Path, run: Path, tmp_path: Path):
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "model")
+    train(dataclasses.replace(config, chunk_tokens=1000, keep_tokens=500), data, tmp_path / "run")
+    assert "chunk_tokens: 1000" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+def test_a_recipe_can_be_overridden(tmp_path: Path):
+    (tmp_path / "r.yaml").write_text("batch_size: 8\nsources: []\ndeepspeed: zero3.json\n")
+    config = TrainConfig.read(tmp_path / "r.yaml", ["batch_size=128", "matryoshka=[256, 128]", "learning_rate=2.0e-4"])
+    assert (config.batch_size, config.matryoshka, config.learning_rate) == (128, [256, 128], 2e-4)
+    assert Path(config.deepspeed).name == "zero3.json" and Path(config.deepspeed).exists()
+    assert TrainConfig.read(tmp_path / "r.yaml", ["deepspeed="]).deepspeed == ""
+    for bad, message in [
+        ("batch_size", "write key=value"),
+        ("batch_size=0", "batch_size is 0: it must be above 0"),
+        ("precision=half", "use auto, bf16, fp16 or fp32"),
+        ("deepspeed=zero9.json", "which is not beside it"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            TrainConfig.read(tmp_path / "r.yaml", [bad])
 
 
 def test_a_run_folder_belongs_to_one_configuration(config: TrainConfig, data: Path, run: Path):
@@ -149,7 +346,5 @@ def test_unknown_knobs_are_named(tmp_path: Path):
 
 def test_the_prompt_is_the_tasks():
     """Training formats nothing itself: a source's instruction becomes a Task, and that one the prompt."""
-    from trainer.data import batch_texts
-
-    [prompt] = batch_texts([TrainingExample("q", "p", "Do this")]).queries
+    [prompt] = batch_texts(Batch("s", [TrainingExample("q", "p", "Do this")])).queries
     assert prompt == Task("x", "Do this").prompt("q")

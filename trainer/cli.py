@@ -1,4 +1,4 @@
-"""``trainer synthesise | train | evaluate``: a language model to examples, a recipe to a model, a model to scores."""
+"""``trainer synthesise | train | evaluate | export``: examples, a model folder, its scores, its files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Make the embedder: train a recipe, score a model.",
+    help="Make the embedder: train a recipe, score a model, export it.",
 )
 
 app.add_typer(synthesise, name="synthesise")
@@ -25,19 +25,50 @@ RECIPES = Path(__file__).with_name("recipes")
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="a YAML file, or the name of a shipped recipe such as 'mini'")],
+    recipe: Annotated[str, typer.Argument(help="a YAML file, or a shipped recipe: mini, paper, msmarco, synthetic")],
     data: Annotated[Path, typer.Option(help="the folder that the recipe's source paths start from")],
     out: Annotated[Path, typer.Option(help="the run folder; a run that was cut off goes on from it")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value, over the recipe's; such as batch_size=128")
+    ] = None,
+    wandb: Annotated[bool, typer.Option(help="log to Weights & Biases too, not to TensorBoard alone")] = False,
+    dry_run: Annotated[
+        bool, typer.Option(help="draw the batches, say what the run will do and take, and stop; loads no weights")
+    ] = False,
+    devices: Annotated[int, typer.Option(help="with --dry-run: over how many devices")] = 1,
+    flops: Annotated[float, typer.Option(help="with --dry-run: operations per second that a device achieves")] = 1e14,
 ) -> None:
-    """Train a LoRA adapter; the model folder is OUT/model."""
-    from trainer.train import TrainConfig
-    from trainer.train import train as run
+    """Train a LoRA adapter; the model folder is OUT/model. Under torchrun or accelerate: on many devices."""
+    from trainer.config import TrainConfig
 
     path = Path(recipe) if Path(recipe).exists() else RECIPES / f"{recipe}.yaml"
     try:
-        typer.echo(run(TrainConfig.read(path), data, out))
-    except (ValueError, OSError) as error:
+        config = TrainConfig.read(path, set_ or [])
+        if dry_run:
+            from trainer.estimate import dry_run as describe
+
+            typer.echo(describe(config, data, out, devices=devices, flops=flops))
+            return
+        from trainer.train import train as run
+
+        typer.echo(run(config, data, out, report_to=["tensorboard", "wandb"] if wandb else ["tensorboard"]))
+    except (ValueError, OSError, MemoryError, FloatingPointError) as error:
         typer.echo(f"trainer train: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+@app.command()
+def average(
+    checkpoints: Annotated[list[Path], typer.Argument(help="checkpoint folders of one run")],
+    out: Annotated[Path, typer.Option(help="the model folder to write")],
+) -> None:
+    """Average the adapters of a run's checkpoints."""
+    from trainer.checkpoints import average as mean
+
+    try:
+        typer.echo(mean(checkpoints, out))
+    except (ValueError, OSError) as error:
+        typer.echo(f"trainer average: {error}", err=True)
         raise typer.Exit(1) from error
 
 
@@ -82,6 +113,38 @@ def evaluate(
         typer.echo(f"trainer evaluate: {error}", err=True)
         raise typer.Exit(1) from error
     typer.echo(" ".join(f"{metric} {value:.4f}" for metric, value in e.mean_over_sets(result).items()))
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="'mini', a model folder or a Hub id")],
+    out: Annotated[Path, typer.Option(help="the folder to make; it appears when every format has been verified")],
+    formats: Annotated[
+        str, typer.Option(help="some of adapter,safetensors,sentence-transformers,onnx,gguf; all by default")
+    ] = "",
+    dtype: Annotated[str, typer.Option(help="of the safetensors: float32, bfloat16 or float16")] = "float32",
+    gguf: Annotated[str, typer.Option(help="precision of model.gguf: f32, f16, bf16 or q8_0")] = "f16",
+    scores: Annotated[
+        list[Path] | None, typer.Option(help="JSON files of trainer evaluate, for the model card", exists=True)
+    ] = None,
+) -> None:
+    """Write a model in other programs' formats; load each back there and compare the vectors."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[logging.StreamHandler(sys.stderr)])
+    logging.getLogger("trainer").setLevel(logging.INFO)
+    try:
+        from trainer.export import ExportConfig
+        from trainer.export import export as run
+
+        names = tuple(name.strip() for name in formats.split(",") if name.strip())
+        for check in run(model, out, ExportConfig(names, dtype, gguf, tuple(scores or ()))):
+            typer.echo(str(check))
+        typer.echo(out)
+    except ImportError as error:
+        typer.echo(f"trainer export: {error}: pip install 'ragkit[export]'", err=True)
+        raise typer.Exit(1) from error
+    except (ValueError, OSError) as error:
+        typer.echo(f"trainer export: {error}", err=True)
+        raise typer.Exit(1) from error
 
 
 def main() -> None:

@@ -1,9 +1,8 @@
-"""What the trainer reads: sources of examples, drawn by ratio into task-homogeneous batches.
+"""What the trainer reads: sources of examples, each with its instruction and the share that is drawn.
 
-A source is a JSONL file (or several) with one instruction; a batch comes from one source, so that its
-in-batch negatives are of the same task and language and cannot be told apart by either. Within a batch
-no text is positive twice, since a repeated positive would be its own negative. Everything that is not
-used is counted by reason. Reading, drawing and batching depend on the seed alone.
+A source is a JSONL file (or several) of one kind. Texts are bare; the prompt is added when a batch is
+tokenised. Everything that is not used is counted by reason, and what is drawn depends on the seed alone.
+``plan.py`` makes batches of it.
 """
 
 from __future__ import annotations
@@ -12,12 +11,13 @@ import gzip
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ragkit.task import TASKS, Task
+from ragkit.task import TASKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +38,17 @@ class TrainingExample:
 class Source:
     """Files of one kind and task. ``ratio`` is the share of its examples drawn for the run."""
 
-    kind: str  # a key of READERS
-    path: str | list[str]  # below the data folder; may hold wildcards
+    kind: str  # a key of READERS, or "public"
+    path: str | list[str]  # below the data folder, or of PUBLIC_SETS; may hold wildcards
     instruction: str | list[str] = ""  # names of TASKS or sentences, one drawn per example; "" where examples carry it
-    ratio: float = 1.0
+    ratio: float | None = None  # None: all, or what the paper drew of a public set
     where: dict[str, str] = field(default_factory=dict)  # take only records with these values
+    in_batch: bool = True  # other queries' passages are negatives; False (labels, clusters): only the query's own
 
 
 Record = dict[str, Any]
 Reader = Callable[[Iterable[Record], random.Random], Iterator[TrainingExample]]
+Stream = Callable[[random.Random], Iterator[TrainingExample]]
 
 
 def read_records(path: Path) -> Iterator[Record]:
@@ -120,108 +122,99 @@ TOGETHER = {"pages"}  # kinds that read all their files as one; of the others ea
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """The batches of a run, in order, and what was not used, by reason."""
+class Drawn:
+    """The examples of one group of files, shuffled, and what was left out, by reason."""
 
-    batches: list[list[TrainingExample]]
-    drawn: dict[str, int]  # examples per source
-    dropped: Counter[str] = field(default_factory=Counter)
+    name: str
+    source: Source
+    examples: list[TrainingExample]
+    dropped: Counter[str]
 
 
-def make_plan(sources: Sequence[Source], data: Path, *, batch_size: int, seed: int) -> Plan:
-    """Draw each source's share, batch it, and shuffle the batches of all sources.
+def draw(source: Source, data: Path, *, hard_negatives: int, seed: int) -> Iterator[Drawn]:
+    """Each group of the source's files, its share of examples with at most ``hard_negatives`` each.
 
     Raises ValueError for an unknown kind, a path that matches nothing, or a record that lacks a field.
     """
-    batches: list[list[TrainingExample]] = []
-    drawn: dict[str, int] = {}
-    dropped: Counter[str] = Counter()
-    for source in sources:
-        if source.kind not in READERS:
+    for name, ratio, read in _groups(source, data):
+        rng = random.Random(f"{seed} {name}")
+        dropped: Counter[str] = Counter()
+        try:
+            examples = list(_usable(source, read(rng), hard_negatives, rng, dropped))
+        except KeyError as error:
             raise ValueError(
-                f"source {source.path!r} is of unknown kind {source.kind!r}: use one of {', '.join(READERS)}"
-            )
-        for name, files in _groups(source, data):
-            rng = random.Random(f"{seed} {name}")
-            examples = _draw(source, name, files, rng, dropped)
-            made, left = homogeneous_batches(examples, batch_size)
-            drawn[name] = sum(map(len, made))
-            dropped["would not fill a batch"] += left
-            batches += made
-    random.Random(seed).shuffle(batches)
-    return Plan(batches, drawn, dropped)
+                f"source {name!r} of kind {source.kind!r} has a record without the field {error}"
+            ) from error
+        rng.shuffle(examples)
+        share = round(len(examples) * (ratio if source.ratio is None else source.ratio))
+        dropped["beyond the ratio"] += len(examples) - share
+        yield Drawn(name, source, examples[:share], dropped)
 
 
-def _groups(source: Source, data: Path) -> Iterator[tuple[str, list[Path]]]:
-    """The source's files, in groups that are batched apart, each with a name."""
-    globs = [source.path] if isinstance(source.path, str) else source.path
-    for pattern in globs:
+def _groups(source: Source, data: Path) -> Iterator[tuple[str, float, Stream]]:
+    """The parts of a source that are batched apart: a name, the ratio by default, and its examples."""
+    patterns = [source.path] if isinstance(source.path, str) else source.path
+    if source.kind == "public":
+        from trainer.public import HUB, PUBLIC_SETS, groups  # with `datasets`, which only these need
+
+        mirror = data / "hub"  # OWNER/NAME/files, for machines that are offline
+        for pattern in patterns:
+            for name, stream in groups(pattern, root=str(mirror) if mirror.is_dir() else HUB):
+                yield name, PUBLIC_SETS[name.partition("/")[0]].ratio, stream
+        return
+    if source.kind not in READERS:
+        raise ValueError(
+            f"source {source.path!r} is of unknown kind {source.kind!r}: use one of {', '.join(READERS)}, public"
+        )
+    for pattern in patterns:
         files = sorted(data.glob(pattern))
         if not files:
             raise ValueError(f"source {pattern!r} matches no file below {data}")
         if source.kind in TOGETHER:
-            yield pattern, files
+            yield pattern, 1.0, partial(_read, source, files)
         else:
-            yield from ((file.relative_to(data).as_posix(), [file]) for file in files)
+            yield from ((file.relative_to(data).as_posix(), 1.0, partial(_read, source, [file])) for file in files)
 
 
-def _draw(
-    source: Source, name: str, files: Sequence[Path], rng: random.Random, dropped: Counter[str]
-) -> list[TrainingExample]:
+def _read(source: Source, files: list[Path], rng: random.Random) -> Iterator[TrainingExample]:
+    records = (r for file in files for r in read_records(file) if all(r.get(k) == v for k, v in source.where.items()))
+    return READERS[source.kind](records, rng)
+
+
+def _usable(
+    source: Source,
+    examples: Iterable[TrainingExample],
+    hard_negatives: int,
+    rng: random.Random,
+    dropped: Counter[str],
+) -> Iterator[TrainingExample]:
     sentences = [source.instruction] if isinstance(source.instruction, str) else source.instruction
     choices = [TASKS[s].instruction if s in TASKS else s for s in sentences]
-    records = (r for file in files for r in read_records(file) if all(r.get(k) == v for k, v in source.where.items()))
-    examples: list[TrainingExample] = []
-    try:
-        for example in READERS[source.kind](records, rng):
-            if not example.query.strip() or not example.positive.strip():
-                dropped["blank query or positive"] += 1
-            elif example.query.strip() == example.positive.strip():
-                dropped["positive equals query"] += 1
-            else:
-                examples.append(replace(example, instruction=example.instruction or rng.choice(choices)))
-    except KeyError as error:
-        raise ValueError(f"source {name!r} of kind {source.kind!r} has a record without the field {error}") from error
-    rng.shuffle(examples)
-    share = round(len(examples) * source.ratio)
-    dropped["beyond the ratio"] += len(examples) - share
-    return examples[:share]
+    for example in examples:
+        if not example.query.strip() or not example.positive.strip():
+            dropped["blank query or positive"] += 1
+            continue
+        if example.query.strip() == example.positive.strip():
+            dropped["positive equals query"] += 1
+            continue
+        example = _with_negatives(example, hard_negatives, rng, dropped)
+        if not source.in_batch and not example.negatives:
+            dropped["no negative, and none in the batch"] += 1
+            continue
+        yield replace(example, instruction=example.instruction or rng.choice(choices))
 
 
-def homogeneous_batches(examples: Sequence[TrainingExample], size: int) -> tuple[list[list[TrainingExample]], int]:
-    """Full batches in which no text is positive or query twice, and how many examples were left over.
-    An example that does not fit one batch waits for the next."""
-    batches: list[list[TrainingExample]] = []
-    waiting = list(examples)
-    while len(waiting) >= size:
-        batch: list[TrainingExample] = []
-        later: list[TrainingExample] = []
-        seen: set[str] = set()
-        for example in waiting:
-            if len(batch) < size and not {example.query, example.positive} & seen:
-                batch.append(example)
-                seen |= {example.query, example.positive}
-            else:
-                later.append(example)
-        if len(batch) < size:
-            break
-        batches.append(batch)
-        waiting = later
-    return batches, len(waiting)
-
-
-@dataclass(frozen=True, slots=True)
-class Texts:
-    """The strings of a batch as the model reads them: queries prompted; positives first, then negatives.
-    ``excluded`` lists (query, passage) positions where a passage is that query's positive too."""
-
-    queries: list[str]
-    passages: list[str]
-    excluded: list[tuple[int, int]]
-
-
-def batch_texts(batch: Sequence[TrainingExample]) -> Texts:
-    positives = [e.positive for e in batch]
-    passages = positives + [text for e in batch for text in e.negatives]
-    excluded = [(i, j) for i, own in enumerate(positives) for j, text in enumerate(passages) if i != j and text == own]
-    return Texts([Task("training", e.instruction).prompt(e.query) for e in batch], passages, excluded)
+def _with_negatives(example: TrainingExample, count: int, rng: random.Random, dropped: Counter[str]) -> TrainingExample:
+    """The example with ``count`` of its hard negatives at random, those left out that answer the query."""
+    ids = example.negative_ids or ("",) * len(example.negatives)
+    texts, known = {example.positive, *example.known}, {example.positive_id, *example.known} - {""}
+    pairs = list(zip(example.negatives, ids, strict=True))
+    kept = [(text, i) for text, i in pairs if text.strip() and text not in texts and i not in known]
+    dropped["hard negative blank or a positive"] += len(pairs) - len(kept)
+    if len(kept) > count:
+        kept = rng.sample(kept, count)
+    return replace(
+        example,
+        negatives=tuple(text for text, _ in kept),
+        negative_ids=tuple(i for _, i in kept) if example.negative_ids else (),
+    )

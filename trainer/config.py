@@ -1,0 +1,97 @@
+"""The knobs of a training run. A recipe is this, as YAML."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trainer.data import Source
+
+# Knobs that say how a run is computed, not what: a run may go on with others.
+FREE = {"chunk_tokens", "keep_tokens", "gradient_checkpointing", "save_steps", "keep_checkpoints", "eval_steps"}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """A run. The defaults are the paper's (arXiv 2401.00368, appendix A) where it names a value."""
+
+    sources: list[Source]
+    base: str = "mini-base"  # what LocalEncoder.load takes, without an adapter of its own
+    batch_size: int = 64  # queries a step, over all devices: more in-batch negatives, more time (paper: 2048)
+    hard_negatives: int = 1  # of a query, at most; drawn at random where a source has more
+    max_query_tokens: int = 512  # prompt, BOS and EOS included
+    max_passage_tokens: int = 512
+    temperature: float = 0.02
+    false_negative_margin: float | None = None  # leave out negatives whose cosine is so far above the positive's
+    hardness: float = 0.0  # weigh a negative of cosine s by exp(hardness * s)
+    matryoshka: list[int] = field(default_factory=list)  # further dimensions at which the embedding must serve
+    learning_rate: float = 1e-4
+    warmup_steps: int = 100
+    weight_decay: float = 0.1
+    max_grad_norm: float = 1.0  # the paper names none; this is Trainer's
+    epochs: int = 1
+    max_steps: int = -1  # -1: as many as the epochs have
+    lora_rank: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.1
+    precision: str = "auto"  # bf16 | fp16 | fp32; auto: the fastest that the device has in hardware
+    chunk_tokens: int = 4096  # of one forward pass on a device, pads included: memory against the cost of a call
+    keep_tokens: int = 0  # of a device, whose activations stay in memory; the rest is recomputed (mini: 2 MB each)
+    gradient_checkpointing: bool = False  # recompute layer by layer within a chunk too: a large model, a small device
+    deepspeed: str = ""  # a DeepSpeed configuration beside the recipe, such as zero3.json; needs a launcher
+    save_steps: int = 20
+    keep_checkpoints: int = 2
+    eval_data: str = ""  # below the data folder: SET/LANG/{corpus,queries,qrels}, to score the model on as it trains
+    eval_steps: int = 0  # 0: never
+    eval_queries: int = 50  # of a set, sampled
+    eval_passages: int = 200
+    eval_task: str = "question-answering"
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("auto", "bf16", "fp16", "fp32"):
+            raise ValueError(f"precision is {self.precision!r}: use auto, bf16, fp16 or fp32")
+        for name in ("batch_size", "temperature", "chunk_tokens", "save_steps", "keep_checkpoints", "epochs"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be above 0")
+
+    @classmethod
+    def read(cls, path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
+        """From YAML, then ``key=value`` overrides, values as YAML. Raises ValueError that names unknown knobs."""
+        raw: dict[str, Any] = yaml.safe_load(path.read_text("utf-8"))
+        for override in overrides:
+            key, equals, value = override.partition("=")
+            if not equals:
+                raise ValueError(f"{override!r} sets nothing: write key=value, such as batch_size=128")
+            raw[key.strip()] = yaml.safe_load(value) if value else ""
+        unknown = set(raw) - {f.name for f in dataclasses.fields(cls)}
+        if unknown:
+            raise ValueError(f"{path} sets {', '.join(sorted(unknown))}, which trainer train does not know")
+        if raw.get("deepspeed"):
+            raw["deepspeed"] = str(_beside(path, raw["deepspeed"]))
+        return cls(**{**raw, "sources": [Source(**source) for source in raw.get("sources", [])]})
+
+    def steps(self, batches: int) -> int:
+        """Of the whole run, over a plan of so many batches."""
+        return self.max_steps if self.max_steps > 0 else batches * self.epochs
+
+    def yaml(self) -> str:
+        return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False, allow_unicode=True)
+
+
+def _beside(recipe: Path, name: str) -> Path:
+    for folder in (recipe.parent, Path(__file__).with_name("recipes")):
+        if (folder / name).exists():
+            return folder / name
+    raise ValueError(f"{recipe} names the DeepSpeed configuration {name!r}, which is not beside it")
+
+
+def same_run(one: str, other: str) -> list[str]:
+    """Knobs in which two saved configurations differ, those left out that a run may change as it goes on."""
+    a, b = yaml.safe_load(one), yaml.safe_load(other)
+    return sorted(key for key in (a.keys() | b.keys()) - FREE if a.get(key) != b.get(key))

@@ -1,0 +1,35 @@
+"""Memory of a training process: how much it took, when it ran out, and how to keep it flat on a CPU."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import resource
+import sys
+
+import torch
+
+
+def give_back() -> None:
+    """Make glibc return the freed blocks of its heap to the system.
+
+    The chunks of a step leave holes there that the next chunk does not fill: eight chunks of SmolLM2 grew the
+    process from 1.4 to 3.4 GB while 0.4 GB of tensors were alive. (Mapping every large block instead, by
+    M_MMAP_THRESHOLD, keeps memory flat too, but a third of the time went into page faults.) Does nothing where
+    libc is another one.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # musl
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def peak_memory_gb() -> float:
+    """Of this process so far: on a GPU what PyTorch allocated there, else the resident set."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
