@@ -1,4 +1,4 @@
-# demo and test build the environment first; There is no web app yet, so APP=0, which will stop before it, changes nothing.
+# demo and test build the environment first. There is no web app yet: APP=0, which will stop before it, changes nothing.
 VENV ?= .venv
 BIN := $(VENV)/bin
 export RAGKIT_STORE ?= .ragkit/store

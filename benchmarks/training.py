@@ -16,7 +16,6 @@ import argparse
 import dataclasses
 import json
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -25,14 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from ragkit.task import TASKS
+from trainer.memory import peak_memory_gb
 
 TASK = TASKS["question-answering"]
 CHUNK_TOKENS = 1024
 LORA: dict[str, Any] = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"}
-
-
-def peak_gb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def made_up(count: int, words: int) -> list[dict[str, str]]:
@@ -161,12 +157,12 @@ def one_step(batch: int) -> dict[str, float]:
     model.train()
     rng = random.Random(0)
     rows = [[2, *(rng.randrange(1000, 200_000) for _ in range(14)), 1] for _ in range(2 * batch)]
-    before = peak_gb()
+    before = peak_memory_gb()
     vectors = embed_rows(model, rows, chunk_tokens=16 * 16)
     loss = info_nce(vectors[:batch], vectors[batch:])
     loss.backward()
     assert torch.isfinite(loss)
-    return {"batch": batch, "model_gb": before, "peak_gb": peak_gb()}
+    return {"batch": batch, "model_gb": before, "peak_gb": peak_memory_gb()}
 
 
 def main() -> None:
@@ -181,7 +177,7 @@ def main() -> None:
     if arguments.what == "one":
         count = arguments.batch * arguments.steps
         pairs = read(arguments.data, count) if arguments.data else made_up(count, 96)
-        print(json.dumps(RUNS[arguments.name](pairs, arguments.batch) | {"peak_gb": peak_gb()}))
+        print(json.dumps(RUNS[arguments.name](pairs, arguments.batch) | {"peak_gb": peak_memory_gb()}))
     elif arguments.what == "step":
         print(json.dumps(one_step(arguments.batch)))
     elif arguments.what == "memory":

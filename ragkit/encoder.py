@@ -147,13 +147,13 @@ def _embed_packed(model: nn.Module, rows: Sequence[Sequence[int]], device: torch
     return pool(hidden.transpose(0, 1)[ends - 1], torch.ones_like(lengths))
 
 
-def batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
+def batches(lengths: Sequence[int], token_budget: int, devices: int = 1) -> Iterator[list[int]]:
     """Positions grouped longest first, so that rows of like length share a batch of at most
-    ``token_budget`` tokens, pads included (one row always goes)."""
+    ``token_budget`` tokens for each of ``devices``, pads included (one row each always goes)."""
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     start = 0
     while start < len(order):
-        size = max(1, token_budget // max(1, lengths[order[start]]))
+        size = devices * max(1, token_budget // max(1, lengths[order[start]]))
         yield order[start : start + size]
         start += size
 

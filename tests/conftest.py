@@ -25,6 +25,13 @@ SCRIPTS = {
 }
 
 
+def write_pairs(folder: Path, words: Sequence[str]) -> Path:
+    """``pairs.jsonl``: a training example for each word, with a hard negative."""
+    lines = [{"query": f"what is {w}", "positive": f"{w} is a thing", "negatives": [f"{w} was"]} for w in words]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    return folder
+
+
 class HashEncoder:
     """An Encoder whose embedding is a hashed bag of words: texts that share words are near.
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from ragkit import TASKS
-from trainer.cli import RECIPES
+from trainer.config import RECIPES, TrainConfig
 from trainer.data import Source, TrainingExample
 from trainer.plan import Batch, Plan, batch_texts, homogeneous_batches
 from trainer.plan import make_plan as make
@@ -237,8 +237,6 @@ def test_a_broken_line_is_named(data: Path):
 
 
 def test_shipped_recipes_are_readable():
-    from trainer.config import TrainConfig
-
     for path in RECIPES.glob("*.yaml"):
         config = TrainConfig.read(path)
         assert config.sources and yaml.safe_load(path.read_text("utf-8"))

@@ -14,8 +14,8 @@ from transformers import MistralConfig
 from typer.testing import CliRunner
 
 from ragkit.encoder import LocalEncoder
-from trainer.cli import RECIPES, app
-from trainer.config import TrainConfig
+from trainer.cli import app
+from trainer.config import RECIPES, TrainConfig
 from trainer.data import Source
 from trainer.embedder import embed_rows
 from trainer.estimate import cost, estimate, meta_model

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import SCRIPTS
+from conftest import SCRIPTS, write_pairs
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 
@@ -31,10 +31,7 @@ WORDS = [f"{word} {n}" for n, word in enumerate([*SCRIPTS.values(), "alpha", "be
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    lines = [{"query": f"what is {w}", "positive": f"{w} is a thing", "negatives": [f"{w} was"]} for w in WORDS]
-    (folder / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
-    return folder
+    return write_pairs(tmp_path_factory.mktemp("data"), WORDS)
 
 
 @pytest.fixture(scope="module")

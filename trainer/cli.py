@@ -20,8 +20,6 @@ app = typer.Typer(
 
 app.add_typer(synthesise, name="synthesise")
 
-RECIPES = Path(__file__).with_name("recipes")
-
 
 @app.command()
 def train(
@@ -39,7 +37,7 @@ def train(
     flops: Annotated[float, typer.Option(help="with --dry-run: operations per second that a device achieves")] = 1e14,
 ) -> None:
     """Train a LoRA adapter; the model folder is OUT/model. Under torchrun or accelerate: on many devices."""
-    from trainer.config import TrainConfig
+    from trainer.config import RECIPES, TrainConfig
 
     path = Path(recipe) if Path(recipe).exists() else RECIPES / f"{recipe}.yaml"
     try:

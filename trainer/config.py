@@ -12,6 +12,7 @@ import yaml
 
 from trainer.data import Source
 
+RECIPES = Path(__file__).with_name("recipes")
 # Knobs that say how a run is computed, not what: a run may go on with others.
 FREE = {"chunk_tokens", "keep_tokens", "gradient_checkpointing", "save_steps", "keep_checkpoints", "eval_steps"}
 
@@ -85,7 +86,7 @@ class TrainConfig:
 
 
 def _beside(recipe: Path, name: str) -> Path:
-    for folder in (recipe.parent, Path(__file__).with_name("recipes")):
+    for folder in (recipe.parent, RECIPES):
         if (folder / name).exists():
             return folder / name
     raise ValueError(f"{recipe} names the DeepSpeed configuration {name!r}, which is not beside it")

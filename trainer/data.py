@@ -126,7 +126,6 @@ class Drawn:
     """The examples of one group of files, shuffled, and what was left out, by reason."""
 
     name: str
-    source: Source
     examples: list[TrainingExample]
     dropped: Counter[str]
 
@@ -148,7 +147,7 @@ def draw(source: Source, data: Path, *, hard_negatives: int, seed: int) -> Itera
         rng.shuffle(examples)
         share = round(len(examples) * (ratio if source.ratio is None else source.ratio))
         dropped["beyond the ratio"] += len(examples) - share
-        yield Drawn(name, source, examples[:share], dropped)
+        yield Drawn(name, examples[:share], dropped)
 
 
 def _groups(source: Source, data: Path) -> Iterator[tuple[str, float, Stream]]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from peft import LoraConfig, PeftModelForFeatureExtraction
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ragkit.encoder import embed
+from ragkit.encoder import batches, embed
 from trainer.memory import give_back
 
 
@@ -74,15 +75,17 @@ def deal(lengths: Sequence[int], chunk_tokens: int, devices: int) -> Iterator[li
     """Positions of rows for every chunk and device, longest first; at most ``chunk_tokens`` tokens, pads
     included, for each device (one row always goes). All devices get equally many: where the last rows do not
     go round, a device repeats one."""
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    start = 0
-    while start < len(order):
-        each = max(1, chunk_tokens // max(1, lengths[order[start]]))
-        taken = order[start : start + each * devices]
-        each = -(-len(taken) // devices)
-        taken += taken[-1:] * (each * devices - len(taken))
+    for taken in batches(lengths, chunk_tokens, devices):
+        missing = -len(taken) % devices
+        taken += taken[-1:] * missing
         yield [taken[device::devices] for device in range(devices)]
-        start += each * devices
+
+
+def kept_chunks(sizes: Sequence[int], keep_tokens: int) -> int:
+    """How many chunks at the end keep their activations: the last one, and those before it whose tokens, pads
+    included, come to at most ``keep_tokens`` with it."""
+    totals = accumulate(reversed(sizes))
+    return sum(n == 0 or total <= keep_tokens for n, total in enumerate(totals))
 
 
 def embed_rows(model: nn.Module, rows: Sequence[list[int]], chunk_tokens: int, keep_tokens: int = 0) -> Tensor:
@@ -96,12 +99,9 @@ def embed_rows(model: nn.Module, rows: Sequence[list[int]], chunk_tokens: int, k
     """
     devices, own = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
     dealt = list(deal([len(row) for row in rows], chunk_tokens, devices))
-    chunks: list[Chunk] = []
-    held = 0  # tokens, pads included: the same on every device, since all must recompute alike
-    for parts in reversed(dealt):
-        held += len(parts[0]) * max(len(rows[part[0]]) for part in parts)
-        chunks.append(Chunk([rows[i] for i in parts[own]], keep=not chunks or held <= keep_tokens))
-    vectors = model(chunks[::-1])
+    sizes = [len(parts[0]) * len(rows[parts[0][0]]) for parts in dealt]  # the same on every device: all recompute alike
+    dropped = len(dealt) - kept_chunks(sizes, keep_tokens)
+    vectors = model([Chunk([rows[i] for i in parts[own]], keep=n >= dropped) for n, parts in enumerate(dealt)])
     if devices > 1:
         vectors = _Gather.apply(vectors)
     order = [i for device in range(devices) for parts in dealt for i in parts[device]]

@@ -21,7 +21,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig,
 
 from ragkit.encoder import base_source, tokenize
 from trainer.config import TrainConfig
-from trainer.embedder import Embedder, deal, lora
+from trainer.embedder import Embedder, deal, kept_chunks, lora
 from trainer.plan import Plan, batch_texts, plan_of
 
 SAMPLE = 200  # batches whose lengths are counted; the rest is taken to be like them
@@ -125,17 +125,8 @@ def estimate(
     tokens, operations, peak = 0.0, 0.0, 0.0
     per_token = cost.saved_by_layers if config.gradient_checkpointing else cost.saved
     for lengths in batches:
-        chunks = [
-            len(parts[0]) * max(lengths[part[0]] for part in parts)
-            for parts in deal(lengths, config.chunk_tokens, devices)
-        ]
-        kept, held = 0, 0
-        for n, chunk in enumerate(reversed(chunks)):
-            if n and held + chunk > config.keep_tokens:
-                break
-            held += chunk
-            kept += chunk
-        here = sum(chunks)
+        chunks = [len(parts[0]) * lengths[parts[0][0]] for parts in deal(lengths, config.chunk_tokens, devices)]
+        here, kept = sum(chunks), sum(chunks[-kept_chunks(chunks, config.keep_tokens) :])
         layer = cost.saved / cost.layers if config.gradient_checkpointing else 0
         peak = max(peak, max(kept, *chunks) * per_token + max(chunks) * layer + 4 * len(lengths) * cost.hidden * 4)
         # Forward 2 a parameter and token; backward 2 again, through frozen weights to what lies below them, their own
@@ -161,7 +152,6 @@ def dry_run(config: TrainConfig, data: Path, out: Path, *, devices: int, flops: 
     model = cost(meta_model(config), element)
     step = estimate(config, model, sample, devices=devices, flops=flops, element=element)
     read = sum(map(sum, sample)) / len(sample)
-    gigabyte = 1e9
     lines = [
         f"examples    {sum(plan.drawn.values()):,} in {len(plan):,} batches of {config.batch_size:,}",
         *(f"            {count:>9,}  {name}" for name, count in plan.drawn.items()),
@@ -169,8 +159,8 @@ def dry_run(config: TrainConfig, data: Path, out: Path, *, devices: int, flops: 
         f"steps       {steps:,}",
         f"tokens      {read:,.0f} a step, {read * steps:,.0f} in all (of {len(sample)} sampled batches)",
         f"parameters  {model.parameters:,} in the base, {model.trainable:,} trainable",
-        f"memory      {step.bytes / gigabyte:,.1f} GB a device: {step.weights / gigabyte:,.1f} weights and optimiser"
-        f"{', sharded' if config.deepspeed and devices > 1 else ''}, {step.activations / gigabyte:,.1f} activations",
+        f"memory      {step.bytes / 1e9:,.1f} GB a device: {step.weights / 1e9:,.1f} weights and optimiser"
+        f"{', sharded' if config.deepspeed and devices > 1 else ''}, {step.activations / 1e9:,.1f} activations",
         f"operations  {step.flops:.3g} a step and device",
         f"time        {step.seconds:,.1f} s a step, {step.seconds * steps / 3600:,.1f} h in all, on {devices} "
         f"device(s) of {flops:.3g} operations a second, exchange between them left out",

@@ -20,6 +20,9 @@ from torch import Tensor, nn
 from ragkit.encoder import LocalEncoder
 from ragkit.task import DEFAULT_TASK, TASKS
 
+# By name, as sentence-transformers saves them: encode_query takes "query", encode_document "document".
+PROMPTS = {"query": TASKS[DEFAULT_TASK].prefix, "document": "", **{t.name: t.prefix for t in TASKS.values()}}
+
 
 def write_tokenizer(encoder: LocalEncoder, folder: Path) -> None:
     """``tokenizer.json`` whose post-processor writes BOS and EOS by id, and a config that lets it.
@@ -106,10 +109,9 @@ def write_sentence_transformers(encoder: LocalEncoder, folder: Path) -> None:
     write_json(folder / "1_Pooling" / "config.json", pooling)
     (folder / "2_Normalize").mkdir()
     write_json(folder / "2_Normalize" / "config.json", {})
-    prompts = {"query": TASKS[DEFAULT_TASK].prefix, "document": "", **{t.name: t.prefix for t in TASKS.values()}}
     settings = {
         "__version__": {n: importlib.metadata.version(n) for n in ("sentence-transformers", "transformers", "torch")},
-        "prompts": {name: prompts[name] for name in prompts},
+        "prompts": PROMPTS,
         "default_prompt_name": None,
         "similarity_fn_name": "cosine",
         "model_type": "SentenceTransformer",

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 from ragkit.encoder import LocalEncoder, ModelInfo
-from ragkit.task import DEFAULT_TASK, TASKS
+from ragkit.task import DEFAULT_TASK
+from trainer.layout import PROMPTS
 from trainer.references import Reference
 
 
@@ -70,8 +71,7 @@ def sentence_transformers(folder: Path) -> Embed:
         from sentence_transformers import SentenceTransformer
 
         model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-    wanted = {"query": TASKS[DEFAULT_TASK].prefix, "document": "", **{t.name: t.prefix for t in TASKS.values()}}
-    for name, prompt in wanted.items():
+    for name, prompt in PROMPTS.items():
         if model.prompts.get(name) != prompt:
             raise ExportMismatch(
                 f"sentence-transformers reads the prompt {name!r} as {model.prompts.get(name)!r}, ours is {prompt!r}"
