@@ -19,7 +19,7 @@ import threading
 import time
 from pathlib import Path
 
-from ragkit.llm import Endpoint
+from ragkit.endpoint import Endpoint
 from trainer.request_plan import Plan, SynthesisConfig
 from trainer.synthesise import ask, claim, locked
 

@@ -4,7 +4,7 @@ Layers, lower first; each imports only those above it in this list:
 
     types, task, settings        records, instructions, RAGKIT_* variables
     language, sparse, metrics    which language a text is in; BM25 vectors; ndcg, recall, mrr
-    pace, llm                    chat over any OpenAI-compatible or Azure endpoint
+    endpoint, pace, llm          chat with a model behind any OpenAI-compatible or Azure endpoint
     split, readers               text -> sentences -> passages; files -> documents
     mini, encoder                the packaged model; texts -> embeddings: BOS ... EOS, pooling (torch)
     embedding                    TaskEmbedding, the encoder as a LlamaIndex embedding

@@ -26,8 +26,9 @@ from trainer.checks import (
 from trainer.identify import wrong_language
 from trainer.languages import LANGUAGES, language
 from trainer.parse import Rejected, parse_example, parse_json, parse_tasks
-from trainer.prompts import ASYMMETRIC, FIELDS, KINDS
+from trainer.prompts import FIELDS
 from trainer.refusals import is_refusal
+from trainer.slots import ASYMMETRIC, KINDS
 from trainer.words import count_words, normalise, stands_in
 
 FULL = os.environ.get("RAGKIT_PROVE") == "1"

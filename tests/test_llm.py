@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from ragkit.llm import Chat, ChatError, Endpoint, EndpointDown, Reply, reply_of
+from ragkit.endpoint import Endpoint, Reply, reply_of
+from ragkit.llm import Chat, ChatError, EndpointDown
 from ragkit.pace import Pace, retry_after, seconds
 
 MESSAGES = [{"role": "user", "content": "ማን ነህ? 谁?"}]

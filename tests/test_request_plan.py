@@ -14,20 +14,11 @@ from typing import Any
 import pytest
 from scipy.stats import chisquare
 
-from ragkit.llm import Endpoint
+from ragkit.endpoint import Endpoint
 from trainer.languages import LANGUAGES, PUBLISHED, XLMR, language, language_shares
-from trainer.prompts import (
-    ASYMMETRIC,
-    FIELDS,
-    KIND_WEIGHTS,
-    KINDS,
-    SETTINGS,
-    brainstorm_messages,
-    draw_slots,
-    example_messages,
-    schema,
-)
+from trainer.prompts import FIELDS, brainstorm_messages, example_messages, schema
 from trainer.request_plan import Plan, SynthesisConfig, brainstorms_for, config_from, parse_shard, read_tasks
+from trainer.slots import ASYMMETRIC, KIND_WEIGHTS, KINDS, SETTINGS, draw_slots
 
 ROOT = str(Path(__file__).parent.parent)
 FULL = os.environ.get("RAGKIT_PROVE") == "1"
@@ -163,9 +154,9 @@ def test_another_machine_makes_the_same_plan():
     count = 100_000 if FULL else 2_000
     code = f"""
 import hashlib
-from ragkit.llm import Endpoint
+from ragkit.endpoint import Endpoint
 from trainer.request_plan import Plan, SynthesisConfig
-from trainer.prompts import ASYMMETRIC
+from trainer.slots import ASYMMETRIC
 tasks = {{kind: [f"Given {{kind}} {{n}}, retrieve something." for n in range(50)] for kind in ASYMMETRIC}}
 config = SynthesisConfig((Endpoint("gpt-35-turbo", share=0.25), Endpoint("gpt-4", share=0.75)))
 digest = hashlib.sha256()

@@ -20,14 +20,14 @@ import pytest
 from llm_server import completion, digest, fill
 from typer.testing import CliRunner
 
-from ragkit.llm import Endpoint
+from ragkit.endpoint import Endpoint
 from trainer.answers import Index, Log, load
 from trainer.cli import app
 from trainer.data import Source
 from trainer.derive import derive
 from trainer.plan import make_plan
-from trainer.prompts import ASYMMETRIC
 from trainer.request_plan import Plan, SynthesisConfig, brainstorms_for, read_tasks
+from trainer.slots import ASYMMETRIC
 from trainer.synthesise import Outcome, ask, claim, locked
 
 FULL = os.environ.get("RAGKIT_PROVE") == "1"

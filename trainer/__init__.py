@@ -1,6 +1,6 @@
 """trainer: make the embedder. Sources of (query, positive, negatives) -> LoRA adapter -> scores.
 
-synthesise  ask a language model (request_plan, prompts, languages, answers, batch, report) and keep what is
+synthesise  ask a language model (request_plan, slots, prompts, languages, answers, batch, report) and keep what is
             sound (parse, checks, identify, refusals, words, dedup, contamination, derive)
 data        training examples, sources with instruction and ratio, task-homogeneous batches
 loss        InfoNCE, a pure function

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ragkit.llm import Reply
+from ragkit.endpoint import Reply
 from trainer.request_plan import STAGES, Request
 
 Record = dict[str, Any]

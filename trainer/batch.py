@@ -17,7 +17,7 @@ from typing import Any
 
 import regex
 
-from ragkit.llm import Endpoint, reply_of, request_body
+from ragkit.endpoint import Endpoint, reply_of, request_body
 from trainer.answers import Log, Record, answer_record, dump, load
 from trainer.request_plan import Plan, Request, SynthesisConfig, read_tasks
 

@@ -18,8 +18,9 @@ from typing import Any
 from trainer.identify import PARAGRAPH, wrong_language
 from trainer.languages import language
 from trainer.parse import Rejected, parse_example, parse_tasks, require_sound, validate_example
-from trainer.prompts import FIELDS, Slots, brainstorm_text, example_text
+from trainer.prompts import FIELDS, brainstorm_text, example_text
 from trainer.refusals import is_refusal
+from trainer.slots import Slots
 from trainer.words import count_words, letters, normalise, stands_in, units
 
 FAR = 3.0  # times more or fewer words than asked for is far off

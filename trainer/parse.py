@@ -14,7 +14,8 @@ from typing import Annotated, Any
 import regex
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, create_model
 
-from trainer.prompts import FIELDS, KINDS
+from trainer.prompts import FIELDS
+from trainer.slots import KINDS
 
 _FENCE = regex.compile(r"\s*```[A-Za-z]*[ \t]*\r?\n(?P<json>.*?)\r?\n?[ \t]*```\s*", regex.DOTALL)
 # Lone surrogates, the replacement character, control characters but tab and line ends, and code points

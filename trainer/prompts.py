@@ -1,11 +1,9 @@
-"""What the LLM is asked: the six kinds, their slots and templates (arXiv 2401.00368, tables 8 to 13).
+"""What the LLM is asked: the templates of the six kinds (arXiv 2401.00368, tables 8 to 13), in our own words.
 
 The four asymmetric kinds take two steps. A brainstorm asks for about twenty tasks; then, in a new
 conversation, one task is given out and one example comes back. The two symmetric kinds need no task.
-The texts are our own; the slots and their values are the paper's, so data made here can be compared
-with what others made. Two settings: ``paper`` draws every value evenly and keeps the guidelines in
-order; ``weighted`` draws as the authors' later code does (SPEED, method reference 1.6), shuffles the
-guidelines and says the difficulty in half of the prompts. All is drawn from the caller's ``Random``.
+What fills the templates is drawn in :mod:`trainer.slots`; all order here is drawn from the caller's
+``Random``.
 """
 
 from __future__ import annotations
@@ -15,71 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-ASYMMETRIC = ("short-long", "long-short", "short-short", "long-long")
-SYMMETRIC = ("sts", "bitext")
-KINDS = (*ASYMMETRIC, *SYMMETRIC)
-
-# Figure 2 of the paper (v3): thousands of examples of each kind.
-KIND_WEIGHTS = {"short-long": 167, "long-short": 122, "sts": 99, "bitext": 89, "long-long": 17, "short-short": 13}
+from trainer.slots import PAPER, SETTINGS, SYMMETRIC, Setting, Slots
 
 TASKS_A_CALL = 20  # about
 
-Slots = dict[str, Any]
 Message = dict[str, str]
-Values = Mapping[Any, float]  # value -> weight
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    slots: Mapping[str, Mapping[str, Values]]  # kind -> slot -> value -> weight
-    shuffle: bool  # the guidelines' and seed examples' order
-    difficulty: float  # share of the prompts that say the difficulty
-
-
-def _even(*values: Any) -> Values:
-    return dict.fromkeys(values, 1.0)
-
-
-_CLARITY = ("clear", "understandable with some effort", "ambiguous")
-_LEVELS = _even("high school", "college", "PhD")
-_PAIR = {"high_score": _even(4, 4.5, 5), "difficulty": _even("elementary school", "high school", "college")}
-_UNITS = ("sentence", "phrase", "passage")
-_INPUT_WORDS = ("less than 10", "at least 10", "at least 50", "at least 100", "at least 200")
-
-_PAPER: dict[str, dict[str, Values]] = {
-    "short-long": {
-        "query_type": _even("extremely long-tail", "long-tail", "common"),
-        "query_length": _even("less than 5 words", "5 to 15 words", "at least 10 words"),
-        "clarity": _even(*_CLARITY),
-        "difficulty": _LEVELS,
-        "num_words": _even(50, 100, 200, 300, 400, 500),
-    },
-    "long-short": {"num_words": _even(*_INPUT_WORDS), "clarity": _even(*_CLARITY), "difficulty": _LEVELS},
-    "short-short": {},
-    "long-long": {},
-    "sts": {"unit": _even(*_UNITS), "low_score": _even(2.5, 3, 3.5), **_PAIR},
-    "bitext": {"unit": _even(*_UNITS), "low_score": _even(1.5, 2, 2.5), **_PAIR},
-}
-_CLEARER = dict(zip(_CLARITY, (0.6, 0.2, 0.2), strict=True))
-_SENTENCES = dict(zip(_UNITS, (0.9, 0.05, 0.05), strict=True))
-_WEIGHTED = {
-    **_PAPER,
-    "short-long": {
-        **_PAPER["short-long"],
-        "query_type": {"extremely long-tail": 0.4, "long-tail": 0.5, "common": 0.1},
-        "query_length": {"less than 5 words": 0.4, "5 to 15 words": 0.4, "at least 10 words": 0.2},
-        "clarity": _CLEARER,
-    },
-    "long-short": {
-        **_PAPER["long-short"],
-        "num_words": dict(zip(_INPUT_WORDS, (0.1, 0.3, 0.2, 0.2, 0.2), strict=True)),
-        "clarity": _CLEARER,
-    },
-    "sts": {**_PAPER["sts"], "unit": _SENTENCES},
-    # The later code has no bitext; a translation unit is a sentence as often as one of STS is.
-    "bitext": {**_PAPER["bitext"], "unit": _SENTENCES},
-}
-SETTINGS = {"paper": Setting(_PAPER, False, 1.0), "weighted": Setting(_WEIGHTED, True, 0.5)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,14 +147,6 @@ _GUIDELINES = {
 _TEXTS = {"short-long": "query and the documents", "long-short": "input text", "sts": "texts", "bitext": "S1"}
 
 
-def draw_slots(kind: str, setting: Setting, rng: random.Random) -> Slots:
-    """A value for each of the kind's slots; ``difficulty`` is missing where the prompt is not to say it."""
-    slots = {name: rng.choices(list(values), list(values.values()))[0] for name, values in setting.slots[kind].items()}
-    if "difficulty" in slots and rng.random() >= setting.difficulty:
-        del slots["difficulty"]
-    return slots
-
-
 def brainstorm_messages(kind: str, setting: Setting, rng: random.Random) -> list[Message]:
     """The first step: ask for about twenty tasks of an asymmetric kind."""
     ask = BRAINSTORMS[kind]
@@ -253,7 +183,7 @@ def example_messages(kind: str, slots: Slots, setting: Setting, rng: random.Rand
 def example_text(kind: str, slots: Slots) -> str:
     """All that :func:`example_messages` says for these slots, in no particular order: for telling an echo."""
     blank = dict.fromkeys(
-        (*_PAPER[kind], "language", "src_lang", "tgt_lang", "task"), ""
+        (*PAPER[kind], "language", "src_lang", "tgt_lang", "task"), ""
     )  # records of others may lack some
     return example_messages(kind, {**blank, **slots}, SETTINGS["paper"], random.Random(0))[0]["content"]
 

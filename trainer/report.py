@@ -18,7 +18,7 @@ from typing import Any
 from trainer.answers import ANSWERS, EXAMPLES, FAILED, REJECTED, TASKS, generator_of, load
 from trainer.dedup import Seen
 from trainer.languages import language
-from trainer.prompts import KINDS
+from trainer.slots import KINDS
 
 
 @dataclass

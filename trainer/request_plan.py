@@ -17,10 +17,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ragkit.llm import Endpoint
+from ragkit.endpoint import Endpoint
 from trainer import prompts
 from trainer.languages import language_shares
-from trainer.prompts import ASYMMETRIC, KIND_WEIGHTS, KINDS, SETTINGS, Message, Slots
+from trainer.prompts import Message
+from trainer.slots import ASYMMETRIC, KIND_WEIGHTS, KINDS, SETTINGS, Slots, draw_slots
 
 STAGES = ("tasks", "examples")
 EXAMPLES_A_TASK = 2.1  # the paper's: 319,000 asymmetric examples, about 150,000 instructions
@@ -131,7 +132,7 @@ class Plan:
         return Request(ident, self.stage, number, kind, slots, messages, self.endpoint(number))
 
     def _slots(self, kind: str, rng: random.Random) -> Slots:
-        slots = prompts.draw_slots(kind, self._setting, rng)
+        slots = draw_slots(kind, self._setting, rng)
         if kind == "bitext":
             source = self._languages(rng)
             return {"src_lang": source, "tgt_lang": self._other(source, rng), **slots}

@@ -26,7 +26,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from ragkit.llm import Chat, ChatError, EndpointDown, Reply
+from ragkit.endpoint import Reply
+from ragkit.llm import Chat, ChatError, EndpointDown
 from trainer.answers import ANSWERS, FAILED, Index, Log, answer_record, load
 from trainer.request_plan import Plan, Request, SynthesisConfig
 
