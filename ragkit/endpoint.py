@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 STRUCTURED = ("json_schema", "json_object", "none")  # from strict to free
 
@@ -33,8 +34,8 @@ class Endpoint:
     timeout: float = 120.0  # seconds for one try, from sending to the last byte
     retries: int = 6  # after failures
     patience: float = 3600.0  # seconds that a request puts up with refusals (429): long, since waiting is what they ask
-    price_in: float = 0.0  # money per million tokens of prompt
-    price_out: float = 0.0  # and of answer
+    price_in: float | None = None  # money per million tokens of prompt; 0 for a server of one's own
+    price_out: float | None = None  # and of answer
     # Further fields of the request body; null takes one out: {max_tokens: null, max_completion_tokens: 2048}.
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -53,13 +54,25 @@ class Endpoint:
                 "give at least 1, and 0 or more"
             )
 
+        # Endpoints are saved with a run, so what may be a key is refused, and not repeated.
+        if self.api_key_env and not self.api_key_env.isidentifier():
+            raise ValueError(
+                f"endpoint {self.label!r} has an api_key_env that names no environment variable: "
+                "put the key into a variable, and the variable's name here"
+            )
+        if "@" in urlsplit(self.base_url).netloc:
+            raise ValueError(
+                f"endpoint {self.label!r} has a base_url with a password in it: put it into the variable "
+                "that api_key_env names"
+            )
+
     @property
     def label(self) -> str:
         return self.name or self.model
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """Money, in the currency of the prices."""
-        return (prompt_tokens * self.price_in + completion_tokens * self.price_out) / 1e6
+        """Money, in the currency of the prices; 0 where none is known."""
+        return (prompt_tokens * (self.price_in or 0.0) + completion_tokens * (self.price_out or 0.0)) / 1e6
 
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> Endpoint:

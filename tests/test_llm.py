@@ -228,9 +228,18 @@ def test_wrong_knobs_are_named(knobs: dict[str, Any], message: str):
         Endpoint("m", **knobs)
 
 
-def test_a_key_in_a_config_is_refused():
-    with pytest.raises(ValueError, match="sets api_key, which is not known"):
-        Endpoint.read({"model": "m", "api_key": "sk"})
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"api_key": "sk-very-secret"}, "sets api_key, which is not known"),
+        ({"api_key_env": "sk-very-secret"}, "names no environment variable"),
+        ({"base_url": "https://me:sk-very-secret@host/v1"}, "a base_url with a password in it"),
+    ],
+)
+def test_a_key_in_a_config_is_refused_and_not_repeated(knobs: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message) as caught:
+        Endpoint.read({"model": "m", **knobs})
+    assert "secret" not in str(caught.value)
 
 
 def test_a_refusal_of_the_server_is_marked():

@@ -229,6 +229,12 @@ def test_a_kind_without_tasks_is_left_out_and_named():
         ({"setting": "papre"}, "use paper or weighted"),
         ({"kinds": {"short": 1}}, "give weights of 0 or more to short-long"),
         ({"cross_lingual": 2}, "a share, from 0 to 1"),
+        ({"budget_tokens": -1}, "give 0 \\(no bound\\) or more"),
+        # Without prices nothing would ever be spent, and the budget never stop.
+        (
+            {"budget_money": 5, "endpoints": [Endpoint("a", price_in=1, price_out=1), Endpoint("b", price_in=1)]},
+            "what b costs is not known",
+        ),
     ],
 )
 def test_wrong_knobs_are_named(knobs: dict[str, Any], message: str):

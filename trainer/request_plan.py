@@ -51,6 +51,14 @@ class SynthesisConfig:
             raise ValueError(f"kinds are {dict(self.kinds)}: give weights of 0 or more to {', '.join(KINDS)}")
         if not 0 <= self.cross_lingual <= 1:
             raise ValueError(f"cross_lingual is {self.cross_lingual}: it is a share, from 0 to 1")
+        if min(self.budget_tokens, self.budget_money) < 0:
+            raise ValueError(f"budgets are {self.budget_tokens} and {self.budget_money}: give 0 (no bound) or more")
+        unpriced = [e.label for e in self.endpoints if e.price_in is None or e.price_out is None]
+        if self.budget_money and unpriced:
+            raise ValueError(
+                f"budget_money is {self.budget_money}, and what {', '.join(unpriced)} costs is not known: set price_in "
+                "and price_out of each endpoint in --config (0 for a server of one's own), or give budget_tokens"
+            )
         language_shares(self.languages)
 
     @classmethod

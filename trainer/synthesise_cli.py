@@ -52,7 +52,7 @@ def run(
     base_url: Url = None,
     shard: Shard = "1/1",
     budget_tokens: Annotated[int | None, typer.Option(help="stop when so many are spent; 0: no bound")] = None,
-    budget_money: Annotated[float | None, typer.Option(help="the same in the prices' currency")] = None,
+    budget_money: Annotated[float | None, typer.Option(help="the same in money; takes prices in --config")] = None,
     contamination: Contamination = None,
     near_duplicates: Near = 0.0,
 ) -> None:
