@@ -25,7 +25,9 @@ import openai
 from pydantic import SecretStr
 
 from ragkit.endpoint import STRUCTURED, Endpoint, Reply, reply_of, request_body
-from ragkit.pace import Pace, retry_after
+from ragkit.pace import LONGEST, Pace, retry_after
+
+_DENIALS = 5  # requests turned down, and none answered, that show an endpoint to be set up wrongly
 
 
 class ChatError(Exception):
@@ -50,7 +52,8 @@ class Chat:
         self._client = _client(endpoint, self._key)
         auto = endpoint.structured == "auto"
         self._forms = list(STRUCTURED) if auto else [endpoint.structured]
-        self._typical = 0  # tokens of a request, by those seen
+        self._typical = 0  # tokens of a request, by those seen; 0: nothing was answered yet
+        self._denied = 0  # requests turned down for what they say
 
     async def __aenter__(self) -> Chat:
         return self
@@ -87,10 +90,10 @@ class Chat:
                     forms = forms[1:]  # perhaps the server does not know this form
                     continue
                 if status < 500 and status not in (408, 409):
-                    raise ChatError(said, permanent=True, tries=tries) from None
+                    raise self._denial(said, tries) from None
                 wait = retry_after(error.response.headers)
-            except (openai.APIError, TimeoutError, ValueError) as error:
-                said, wait = self._said(error), None  # ValueError: a body that is no JSON
+            except (openai.APIError, TimeoutError, ValueError, RecursionError) as error:
+                said, wait = self._said(error), None  # the last two: a body that is no JSON, or "[[[[[…"
             else:
                 if len(forms) < len(self._forms) and schema is not None:
                     self._forms = forms  # what worked is asked for first from now on
@@ -98,7 +101,7 @@ class Chat:
             failures += 1
             if failures > self.endpoint.retries:
                 raise ChatError(f"failed {failures} times, at last with {said}", tries=tries) from None
-            await asyncio.sleep(wait if wait is not None else _pause(failures))
+            await asyncio.sleep(_pause(failures) if wait is None else min(wait, LONGEST))
 
     async def _try(self, messages: Sequence[Mapping[str, str]], schema: Mapping[str, Any] | None, form: str) -> Reply:
         e = self.endpoint
@@ -117,6 +120,16 @@ class Chat:
             return reply
         finally:
             self.pace.end(headers, tokens=self._typical)
+
+    def _denial(self, said: str, tries: int) -> ChatError:
+        """Is it this request, or all of them? An endpoint that has answered nothing yet and turns one after another
+        down has a knob that its model does not take (``max_tokens``, ``temperature``), and no request is at fault."""
+        self._denied += 1
+        if self._typical or self._denied < _DENIALS:
+            return ChatError(said, permanent=self._typical > 0, tries=tries)
+        message = f"{self.endpoint.label} has turned down all of {self._denied} requests: {said}. Is a field of the "
+        message += "body not its own? Take it out with the endpoint's extra: {max_tokens: null}"
+        return EndpointDown(message, permanent=True, tries=tries)
 
     def _said(self, error: Exception) -> str:
         """One line without the key, which some servers repeat."""

@@ -116,10 +116,10 @@ def test_tokens_are_estimated_where_the_server_does_not_count(serve: Callable[..
     "fault",
     [
         error(500), error(503), error(408), (200, {"content-type": "text/html"}, "<html>Bad gateway</html>"),
-        (200, {}, '{"choices": [{"mess'), (200, {}, '{"choices": []}'), (200, {}, "[1]"), (0, {}, ""),
-        (429, {"retry-after": "0.01"}, "{}"),
+        (200, {}, '{"choices": [{"mess'), (200, {}, "[" * 100_000), (200, {}, '{"choices": []}'), (200, {}, "[1]"),
+        (0, {}, ""),        (429, {"retry-after": "0.01"}, "{}"),
     ],
-    ids=["500", "503", "408", "html", "cut JSON", "no choice", "a list", "cut connection", "429"],
+    ids=["500", "503", "408", "html", "cut JSON", "deep JSON", "no choice", "a list", "cut connection", "429"],
 )  # fmt: skip
 def test_what_passes_is_tried_again(serve: Callable[..., Script], fault: Answer):
     reply = ask(Endpoint("m", base_url=serve(fault, fault, good()).url))
@@ -151,10 +151,43 @@ def test_refusals_are_put_up_with_for_a_time(serve: Callable[..., Script]):
 
 
 def test_a_fault_of_the_request_is_not_tried_again(serve: Callable[..., Script]):
-    server = serve(error(400, "filtered", code="content_filter"))
+    server = serve(good(), error(400, "filtered", code="content_filter"))
     with pytest.raises(ChatError, match="filtered") as caught:
-        ask(Endpoint("m", base_url=server.url), SCHEMA)
-    assert caught.value.permanent and len(server.seen) == 1 and not isinstance(caught.value, EndpointDown)
+        ask(Endpoint("m", base_url=server.url), SCHEMA, times=2)
+    assert caught.value.permanent and len(server.seen) == 2 and not isinstance(caught.value, EndpointDown)
+
+
+def test_an_endpoint_that_turns_everything_down_is_set_up_wrongly(serve: Callable[..., Script]):
+    """As a model does that knows no max_tokens: without this, a run would list each of its requests as hopeless."""
+    server = serve(error(400, "use max_completion_tokens"))
+
+    async def run() -> list[ChatError]:
+        caught: list[ChatError] = []
+        async with Chat(Endpoint("m", base_url=server.url)) as chat:
+            for _ in range(6):
+                with pytest.raises(ChatError) as info:
+                    await chat.chat(MESSAGES)
+                caught.append(info.value)
+        return caught
+
+    *first, fifth, sixth = asyncio.run(run())
+    assert not any(error.permanent for error in first)
+    assert isinstance(fifth, EndpointDown) and isinstance(sixth, EndpointDown)
+    assert "all of 5 requests: 400 " in str(fifth) and "max_tokens: null" in str(fifth)
+
+
+def test_a_failing_server_cannot_send_a_request_to_sleep_for_a_day(
+    serve: Callable[..., Script], monkeypatch: pytest.MonkeyPatch
+):
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    server = serve((503, {"retry-after": "86400"}, "{}"), good())
+    monkeypatch.setattr("ragkit.llm.asyncio.sleep", sleep)
+    assert ask(Endpoint("m", base_url=server.url)).text == "ok"
+    assert 600.0 in slept and max(slept) == 600.0
 
 
 @pytest.mark.parametrize("answer", [error(401), error(404), error(429, "pay", code="insufficient_quota")])
