@@ -393,8 +393,9 @@ def test_both_stages_and_the_trainer_reads_the_rows(server: Any, tmp_path: Path)
 
 
 def test_duplicates_near_duplicates_and_evaluation_sets_are_out(tmp_path: Path):
-    def answer(number: int, s1: str, s2: str) -> dict[str, Any]:
-        text = json.dumps({"S1": s1, "S2": s2, "S3": f"Nobody saw number {number} at the harbour that day."})
+    def answer(number: int, s1: str, s2: str, s3: str = "") -> dict[str, Any]:
+        other = s3 or f"Nobody saw number {number} at the harbour that day."
+        text = json.dumps({"S1": s1, "S2": s2, "S3": other})
         return {
             "id": f"r{number}", "stage": "examples", "number": number, "kind": "sts", "endpoint": "e", "model": "m",
             "slots": {"language": "English", "unit": "sentence"}, "text": text, "finish": "stop", "refused": False,
@@ -409,6 +410,7 @@ def test_duplicates_near_duplicates_and_evaluation_sets_are_out(tmp_path: Path):
         answer(3, "The boat left at dawn!", "At dawn the boat left."),
         answer(4, f"Note: {long}, it says.", "A ferry runs to the island daily."),
         answer(0, "When does the last tram go?", "What is the time of the last tram?"),
+        answer(5, "Who feeds the gulls?", "Who gives food to the gulls?", f"{long}."),
     ):
         log.append(made)
     log.close()
@@ -417,13 +419,13 @@ def test_duplicates_near_duplicates_and_evaluation_sets_are_out(tmp_path: Path):
     (corpus / "corpus.jsonl").write_text(json.dumps({"_id": "1", "title": "", "text": f"{long}."}) + "\n", "utf-8")
     (corpus / "queries.jsonl").write_text('{"_id": "q", "text": "When does the last tram go"}\n', "utf-8")
     plain = derive(tmp_path)
-    assert plain.examples == 4 and plain.rejected == {"duplicate": 1}
+    assert plain.examples == 5 and plain.rejected == {"duplicate": 1}
     from trainer.contamination import Evaluation
     from trainer.derive import Filters
 
     strict = derive(tmp_path, Filters(Evaluation([tmp_path / "beir"]), near=0.7))
     assert strict.examples == 1
-    assert strict.rejected == {"duplicate": 1, "near duplicate": 1, "in an evaluation set": 2}
+    assert strict.rejected == {"duplicate": 1, "near duplicate": 1, "in an evaluation set": 3}
     assert [e["request"] for e in rows(tmp_path / "examples.jsonl")] == ["r1"]
     assert all(r["text"] and r["reason"] for r in rows(tmp_path / "rejected.jsonl"))
 

@@ -122,8 +122,13 @@ def _require_new(example: Record, seen: Seen, near: dict[str, NearlySeen], filte
     if seen.add(example["query"], example["positive"]):
         raise Rejected("duplicate")
     if filters.evaluation:
-        for name in ("query", "positive"):
-            if filters.evaluation.shares(example[name]):
+        texts = {
+            "query": example["query"],
+            "positive": example["positive"],
+            "negative": "\n\n".join(example["negatives"]),
+        }
+        for name, text in texts.items():
+            if filters.evaluation.shares(text):
                 raise Rejected("in an evaluation set", name)
     if filters.near:
         index = near.setdefault(example["kind"], NearlySeen(filters.near))
