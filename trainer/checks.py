@@ -5,7 +5,7 @@ an example is written in: words are counted in units of the script, borders of w
 script, and a text passes for a language unless it is plainly another. They turn down what is broken, not
 what is weak: the paper filters nothing but what does not parse.
 
-``shared/data/synthetic.jsonl.gz`` holds 768 real answers in 47 languages; its records are read by
+``tests/synthetic.jsonl.gz`` holds 768 real answers in 47 languages; its records are read by
 :func:`check_record`, and none of the checks may turn down a good one.
 """
 

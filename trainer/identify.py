@@ -7,16 +7,15 @@ a product name or an acronym less, so below ``SHORT`` letters only the script co
 texts of several words.
 
 Identifiers: CLD2 (pycld2: 163 languages, Apache 2.0, 10 MB) and py3langid (139), which the house has
-anyway. On the 1,994 fields of 20 or more characters in shared/data/synthetic.jsonl.gz, 47 languages,
+anyway. On the 1,994 fields of 20 or more characters in tests/synthetic.jsonl.gz, 47 languages,
 CLD2's first label is right on 97.9 %, py3langid behind the house's script step on 98.0 %, fastText's
 lid.176 on 89.1 % (it knows no Hausa, no Zulu, no Xhosa), HeLI-OTS (heliport, GPL) on 94.0 %.
 """
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
-from functools import cache, lru_cache
+from functools import cache
 from typing import TYPE_CHECKING
 
 import regex
@@ -142,7 +141,7 @@ def _py3langid(text: str, mine: frozenset[str]) -> str | None:
     return "" if possible else max(shares, key=shares.__getitem__)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _cld2_knows() -> frozenset[str]:
     import pycld2
 
@@ -151,7 +150,7 @@ def _cld2_knows() -> frozenset[str]:
     return frozenset(_CODES.get(code, code) for code in known)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _py3langid_knows() -> frozenset[str]:
     found: set[str] = set()
     for label, _ in _model().rank("a"):
@@ -160,15 +159,9 @@ def _py3langid_knows() -> frozenset[str]:
     return frozenset(found)
 
 
-_lock = threading.Lock()
-_identifier: LanguageIdentifier | None = None
-
-
+@cache
 def _model() -> LanguageIdentifier:
-    global _identifier
-    with _lock:
-        if _identifier is None:
-            from py3langid.langid import MODEL_FILE, LanguageIdentifier
+    """All of its languages; ragkit.language's holds those that it can tell apart in a query."""
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-            _identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-    return _identifier
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
