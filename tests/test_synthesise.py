@@ -190,6 +190,26 @@ def test_a_log_survives_surrogates_and_any_cut(tmp_path: Path):
         assert kept == [*texts[: sum(e <= cut for e in ends)], "after"]
 
 
+def test_a_full_disk_leaves_no_half_line(tmp_path: Path):
+    """A limit on the file's size stands for the disk: the write that crosses it is cut short."""
+    code = f"""
+import resource
+from pathlib import Path
+from trainer.answers import Log
+log = Log(Path({str(tmp_path / "log.jsonl")!r}))
+log.append({{"text": "whole"}})
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+try:
+    log.append({{"text": "x" * 200}})
+except OSError as error:
+    print(error)
+log.append({{"text": "small"}})
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True)
+    assert "took 82 of 213 bytes: is the disk full?" in done.stdout, done.stderr
+    assert [r["text"] for r in map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())] == ["whole", "small"]
+
+
 def test_two_runs_do_not_write_to_one_folder(tmp_path: Path):
     with locked(tmp_path), pytest.raises(ValueError, match="another run writes"), locked(tmp_path):
         pass
@@ -452,7 +472,7 @@ def test_an_index_is_small(tmp_path: Path):
                     "endpoint": "e", "text": "x" * 1000})  # fmt: skip
     log.close()
     index = Index(tmp_path / "a.jsonl")
-    assert [r["number"] for r in index.records("tasks")] == [2, 5] and index.repeated == 1
+    assert [r["number"] for r in index.records("tasks")] == [2, 5]
     assert bytes(index.answered("tasks")) == bytes([0, 0, 1, 0, 0, 1])
     assert (index.tokens, index.money) == (9, 1.5)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -70,11 +69,33 @@ class Log:
     def append(self, record: Mapping[str, Any]) -> None:
         line = dump(record)
         written = self._file.write(line)
-        if written < len(line):  # the disk is full: no half line may stand before the next
+        if written < len(line):  # other askers may still append: no half line may stand before theirs
+            self._file.truncate(self._file.seek(0, 2) - written)
             raise OSError(f"{self.path} took {written} of {len(line)} bytes: is the disk full?")
 
     def close(self) -> None:
         self._file.close()
+
+
+class Whole:
+    """A file of JSON lines that appears under its name when it is whole. ``keep``: what is there stays."""
+
+    def __init__(self, path: Path, *, keep: bool = False) -> None:
+        self._path, self._scratch, self._keep = path, path.with_suffix(".tmp"), keep
+
+    def __enter__(self) -> Whole:
+        self._file = self._scratch.open("wb")
+        return self
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        self._file.write(dump(record))
+
+    def __exit__(self, failed: object, *_: object) -> None:
+        self._file.close()
+        if failed or self._keep:
+            self._scratch.unlink()
+        else:
+            self._scratch.replace(self._path)
 
 
 class Index:
@@ -83,8 +104,6 @@ class Index:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.tokens, self.money = 0, 0.0
-        self.repeated = 0  # answers to what was answered before: the first one stands
-        self.endpoints: Counter[str] = Counter()
         self._offsets = {stage: array("q") for stage in STAGES}
         if not path.exists():
             return
@@ -96,7 +115,6 @@ class Index:
                 record = json.loads(line)
                 self.tokens += record["prompt_tokens"] + record["completion_tokens"]
                 self.money += record["cost"]
-                self.endpoints[record["endpoint"]] += 1
                 self._mark(record["stage"], record["number"], offset)
                 offset += len(line)
 
@@ -104,10 +122,8 @@ class Index:
         offsets = self._offsets[stage]
         if number >= len(offsets):
             offsets.extend([-1] * (number + 1 - len(offsets)))
-        if offsets[number] < 0:
+        if offsets[number] < 0:  # the first answer stands
             offsets[number] = offset
-        else:
-            self.repeated += 1
 
     def answered(self, stage: str) -> bytearray:
         """1 for each number that has an answer."""

@@ -18,6 +18,7 @@ from typing import Any
 import regex
 
 from ragkit.endpoint import Endpoint, reply_of, request_body
+from ragkit.owner import write_json
 from trainer.answers import Log, Record, answer_record, dump, load
 from trainer.request_plan import Plan, Request, SynthesisConfig, read_tasks
 
@@ -51,8 +52,7 @@ def write_requests(
             "stage": plan.stage, "requests": count, "fingerprint": plan.fingerprint,
             "tasks": str(tasks_file.resolve()) if tasks_file else None, "config": plan.config.to_dict(),
         }  # fmt: skip
-        text = json.dumps(settings, indent=1, ensure_ascii=False, default=list)
-        plan_file(path).write_text(text + "\n", "utf-8")
+        write_json(plan_file(path), settings)
     return written
 
 

@@ -11,10 +11,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ragkit.task import TASKS as HOUSE_TASKS
-from trainer.answers import ANSWERS, EXAMPLES, REJECTED, Index, Record, dump, generator_of
+from trainer.answers import ANSWERS, EXAMPLES, REJECTED, Index, Record, Whole, generator_of
 from trainer.answers import TASKS as TASKS_FILE
 from trainer.checks import COLUMNS, check_answer, check_tasks, field_languages
 from trainer.contamination import Evaluation
@@ -44,8 +43,8 @@ def derive(folder: Path, filters: Filters | None = None, *, keep_tasks: bool = F
     filters = filters or Filters()
     index = Index(folder / ANSWERS)
     result = Derived()
-    with _Writer(folder / REJECTED) as rejected:
-        with _Writer(folder / TASKS_FILE, keep=keep_tasks) as tasks:
+    with Whole(folder / REJECTED) as rejected:
+        with Whole(folder / TASKS_FILE, keep=keep_tasks) as tasks:
             for record in tasks_from(index.records("tasks")):
                 if "reason" in record:
                     rejected.write(record)
@@ -53,7 +52,7 @@ def derive(folder: Path, filters: Filters | None = None, *, keep_tasks: bool = F
                 else:
                     tasks.write(record)
                     result.tasks += 1
-        with _Writer(folder / EXAMPLES) as examples:
+        with Whole(folder / EXAMPLES) as examples:
             for record in examples_from(index.records("examples"), filters):
                 if "reason" in record:
                     rejected.write(record)
@@ -143,24 +142,3 @@ def _rejection(answer: Record, why: Rejected) -> Record:
         "kind": answer["kind"], "slots": answer["slots"], "generator": generator_of(answer), "finish": answer["finish"],
         "request": answer["id"], "text": answer["text"],
     }  # fmt: skip
-
-
-class _Writer:
-    """A file that appears under its name when it is whole."""
-
-    def __init__(self, path: Path, *, keep: bool = False) -> None:
-        self._path, self._scratch, self._keep = path, path.with_suffix(".tmp"), keep
-
-    def __enter__(self) -> _Writer:
-        self._file = self._scratch.open("wb")
-        return self
-
-    def write(self, record: dict[str, Any]) -> None:
-        self._file.write(dump(record))
-
-    def __exit__(self, failed: object, *_: object) -> None:
-        self._file.close()
-        if failed or self._keep:
-            self._scratch.unlink()
-        else:
-            self._scratch.replace(self._path)

@@ -28,7 +28,8 @@ from tqdm import tqdm
 
 from ragkit.endpoint import Reply
 from ragkit.llm import Chat, ChatError, EndpointDown
-from trainer.answers import ANSWERS, FAILED, Index, Log, answer_record, load
+from ragkit.owner import write_json
+from trainer.answers import ANSWERS, FAILED, Index, Log, Whole, answer_record, load
 from trainer.request_plan import Plan, Request, SynthesisConfig
 
 log = logging.getLogger(__name__)
@@ -83,9 +84,7 @@ def claim(folder: Path, plan: Plan) -> None:
             "it was begun with"
         )
     known["config"] = plan.config.to_dict()
-    scratch = file.with_suffix(".tmp")
-    scratch.write_text(json.dumps(known, indent=1, ensure_ascii=False, default=list) + "\n", "utf-8")
-    scratch.replace(file)
+    write_json(file, known)
 
 
 def ask(plan: Plan, folder: Path, count: int, *, shard: tuple[int, int] = (1, 1)) -> Outcome:
@@ -111,15 +110,14 @@ class _Run:
     def _reopen_failures(self, path: Path) -> Log:
         """Keeps what asking again cannot mend, and passes over it; forgets the rest."""
         lasting = [r for r in load(path) if r["permanent"] or r["stage"] != self.plan.stage]
-        path.unlink(missing_ok=True)
-        failures = Log(path)
-        for record in lasting:
-            failures.append(record)
-            if record["stage"] == self.plan.stage:
-                number = record["number"]
-                self.done.extend(bytes(max(0, number + 1 - len(self.done))))
-                self.done[number] = 1
-        return failures
+        with Whole(path) as kept:
+            for record in lasting:
+                kept.write(record)
+                if record["stage"] == self.plan.stage:
+                    number = record["number"]
+                    self.done.extend(bytes(max(0, number + 1 - len(self.done))))
+                    self.done[number] = 1
+        return Log(path)
 
     async def run(self) -> Outcome:
         loop = asyncio.get_running_loop()
