@@ -192,7 +192,12 @@ def test_a_request_is_of_its_seed_number_and_tasks_alone():
     assert plan.request(7) == plan.request(7) == Plan(config(), "examples", TASKS).request(7)
     assert plan.request(7).id != Plan(config(seed=2), "examples", TASKS).request(7).id
     assert plan.fingerprint != Plan(config(), "examples", {**TASKS, "short-long": ["Another."]}).fingerprint
-    assert plan.fingerprint != Plan(config(languages={"Zulu": 0.9}), "examples", TASKS).fingerprint
+    # Changes too small to be seen in a few draws are seen all the same.
+    kinds = {**KIND_WEIGHTS, "long-long": 17.01}
+    for knobs in ({"languages": {"Zulu": 0.001}}, {"kinds": kinds}, {"cross_lingual": 0.001}):
+        assert plan.fingerprint != Plan(config(**knobs), "examples", TASKS).fingerprint
+    assert Plan(config(), "tasks").fingerprint == Plan(config(languages={"Zulu": 0.9}), "tasks").fingerprint
+    assert plan.fingerprint == Plan(config(endpoints=[Endpoint("other")]), "examples", TASKS).fingerprint
 
 
 def test_even_a_small_run_has_tasks_of_every_kind():

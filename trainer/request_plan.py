@@ -93,6 +93,7 @@ class Plan:
 
     def __init__(self, config: SynthesisConfig, stage: str, tasks: Mapping[str, Sequence[str]] | None = None) -> None:
         self.config, self.stage, self.tasks = config, stage, tasks or {}
+        self.without_tasks: list[str] = []  # kinds that are wanted, and of which there is no task
         weights = {kind: config.kinds.get(kind, 0.0) for kind in KINDS}
         if stage == "tasks":
             weights = {kind: weights[kind] for kind in ASYMMETRIC}
@@ -162,8 +163,12 @@ class Plan:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of everything that decides what is asked, the prompts' wording included."""
-        digest = hashlib.sha256(json.dumps([self.tasks], sort_keys=True).encode())
+        """Of everything that decides what is asked, the prompts' wording included. Not of the endpoints: a run may
+        go on with others."""
+        decided = [self.config.seed, self.config.setting, self._kinds.values, self._kinds.sums]
+        if self.stage == "examples":
+            decided += [self.tasks, self._languages.values, self._languages.sums, self.config.cross_lingual]
+        digest = hashlib.sha256(json.dumps(decided, sort_keys=True).encode())
         for number in range(64):
             digest.update(self.request(number).id.encode())
         return digest.hexdigest()[:16]
@@ -174,10 +179,10 @@ class _Draw:
 
     def __init__(self, weights: Mapping[str, float]) -> None:
         self.values = list(weights)
-        self._sums = list(itertools.accumulate(weights.values()))
+        self.sums = list(itertools.accumulate(map(float, weights.values())))
 
     def __call__(self, rng: random.Random) -> str:
-        return rng.choices(self.values, cum_weights=self._sums)[0]
+        return rng.choices(self.values, cum_weights=self.sums)[0]
 
 
 def brainstorms_for(examples: int, kinds: Mapping[str, float]) -> int:
