@@ -219,7 +219,7 @@ def test_a_folder_belongs_to_one_plan(server: Any, tmp_path: Path):
     url = server().url
     run(plan_of(url), tmp_path / "out", 2)
     other = Plan(SynthesisConfig([Endpoint("local", base_url=url)], seed=2), "examples", TASKS)
-    with pytest.raises(ValueError, match="answers to another plan of stage 'examples'"):
+    with pytest.raises(ValueError, match="belongs to another plan of stage 'examples'"):
         run(other, tmp_path / "out", 2)
 
 
@@ -380,6 +380,34 @@ def test_shards_of_two_machines_come_to_what_one_makes(server: Any, tmp_path: Pa
         assert (tmp_path / "both" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
 
 
+def test_shards_of_two_plans_are_not_mixed(server: Any, tmp_path: Path):
+    """A seed of its own on each machine would have half of the answers dropped as repeated."""
+    url = server().url
+    run(plan_of(url), tmp_path / "a", 4)
+    run(Plan(SynthesisConfig([Endpoint("local", base_url=url)], seed=2), "examples", TASKS), tmp_path / "b", 4)
+    said = refused(
+        "collect", tmp_path / "a" / "answers.jsonl", tmp_path / "b" / "answers.jsonl", "--out", tmp_path / "both"
+    )
+    assert "belongs to another plan of stage 'examples'" in said
+    assert len(answers_of(tmp_path / "both")) == 4
+
+
+def test_the_environment_names_an_endpoint_where_no_config_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RAGKIT_LLM_MODEL", "of the environment")
+    args = ["plan", "--stage", "tasks", "--requests", 1, "--out", tmp_path / "r.jsonl"]
+    local = ["--config", "local"]
+    for more, expected in (([], "of the environment"), (local, "local"), ([*local, "--model", "mine"], "mine")):
+        command(*args, *more)
+        assert [row["body"]["model"] for row in rows(tmp_path / "r.jsonl")] == [expected]
+
+
+def test_a_kind_without_tasks_is_named(tmp_path: Path):
+    tasks = tmp_path / "tasks.jsonl"
+    tasks.write_text('{"kind": "short-long", "task": "Given a sign, find what it says."}\n', "utf-8")
+    said = command("plan", "--stage", "examples", "--tasks", tasks, "--requests", 3, "--out", tmp_path / "r.jsonl")
+    assert "no task of kind long-long was collected" in said and "kind short-long" not in said
+
+
 # --- what comes out ---------------------------------------------------------------------------------------------------
 
 
@@ -481,6 +509,8 @@ def test_an_index_is_small(tmp_path: Path):
     ("args", "message"),
     [
         (["run", "--out", "o", "--shard", "1/2"], "--shard and --tasks go with one stage"),
+        (["run", "--out", "o", "--stage", "tasks", "--tasks", "t.jsonl"], "--tasks goes with --stage examples"),
+        (["run", "--out", "o", "--budget-money", "5"], "what gpt-4o-mini costs is not known"),
         (["run", "--out", "o", "--stage", "all"], "use tasks, examples or both"),
         (["run", "--out", "o", "--stage", "examples", "--tasks", "none.jsonl"], "none.jsonl is not there"),
         (["plan", "--out", "o", "--requests", "1", "--stage", "examples"], "stage examples takes --tasks FILE"),

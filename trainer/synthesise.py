@@ -18,10 +18,11 @@ import json
 import logging
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
@@ -74,17 +75,26 @@ def locked(folder: Path) -> Iterator[None]:
 def claim(folder: Path, plan: Plan) -> None:
     """The folder belongs to this plan from now on. Raises ValueError where it belongs to another: answers to
     different questions do not mix."""
+    _claim(folder, {plan.stage: plan.fingerprint}, plan.config.to_dict())
+
+
+def claim_like(folder: Path, other: Path) -> None:
+    """The same for answers that come from another run's folder, where that says whose they are."""
+    if (other / "run.json").exists():
+        known = json.loads((other / "run.json").read_text("utf-8"))
+        _claim(folder, known["plans"], known["config"])
+
+
+def _claim(folder: Path, plans: Mapping[str, str], config: Mapping[str, Any]) -> None:
     file = folder / "run.json"
     known = json.loads(file.read_text("utf-8")) if file.exists() else {"plans": {}}
-    before = known["plans"].setdefault(plan.stage, plan.fingerprint)
-    if before != plan.fingerprint:
-        raise ValueError(
-            f"{folder} holds answers to another plan of stage {plan.stage!r} (seed, setting, languages, kinds, "
-            "endpoints' shares, tasks or the prompts' wording differ): give an --out of its own, or repeat what "
-            "it was begun with"
-        )
-    known["config"] = plan.config.to_dict()
-    write_json(file, known)
+    for stage, fingerprint in plans.items():
+        if known["plans"].setdefault(stage, fingerprint) != fingerprint:
+            raise ValueError(
+                f"{folder} belongs to another plan of stage {stage!r} (seed, setting, languages, kinds, tasks or the "
+                "prompts' wording differ): give an --out of its own, or repeat what it was begun with"
+            )
+    write_json(file, {**known, "config": config})
 
 
 def ask(plan: Plan, folder: Path, count: int, *, shard: tuple[int, int] = (1, 1)) -> Outcome:

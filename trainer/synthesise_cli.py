@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,21 +14,26 @@ import typer
 
 if TYPE_CHECKING:
     from trainer.derive import Derived, Filters
-    from trainer.request_plan import SynthesisConfig
+    from trainer.request_plan import Plan, SynthesisConfig
     from trainer.synthesise import Outcome
 
 app = typer.Typer(no_args_is_help=True, help="A language model brainstorms tasks and writes training examples.")
 
 MODEL = "gpt-4o-mini"
 
-ConfigFile = Annotated[Path | None, typer.Option(help="YAML: endpoints with shares, seed, kinds, languages, budgets")]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="endpoints with shares, seed, kinds, languages, budgets: a YAML file, or a shipped one: paper, local"
+    ),
+]
 Seed = Annotated[int | None, typer.Option(help="decides what is asked")]
 Setting = Annotated[str | None, typer.Option(help="'weighted' or 'paper' (every slot value evenly)")]
 Cross = Annotated[
     float | None, typer.Option("--cross-lingual", help="share of short-long with documents in another language")
 ]
-Model = Annotated[str | None, typer.Option(envvar="RAGKIT_LLM_MODEL", help="one endpoint's model, without a config")]
-Url = Annotated[str | None, typer.Option("--base-url", envvar="RAGKIT_LLM_URL", help="and where it is served")]
+Model = Annotated[str | None, typer.Option(help="one endpoint, in place of the config's [RAGKIT_LLM_MODEL]")]
+Url = Annotated[str | None, typer.Option("--base-url", help="and where it is served [RAGKIT_LLM_URL]")]
 TasksFile = Annotated[Path | None, typer.Option("--tasks", help="stage examples: the collected tasks.jsonl")]
 Shard = Annotated[str, typer.Option(help="this machine's part of the requests: 2/8")]
 Contamination = Annotated[
@@ -70,6 +76,8 @@ def run(
             raise ValueError(f"--stage is {stage!r}: use tasks, examples or both")
         if stage == "both" and (part != (1, 1) or tasks):
             raise ValueError("--shard and --tasks go with one stage: --stage tasks, collect, then --stage examples")
+        if stage == "tasks" and tasks:
+            raise ValueError("--tasks goes with --stage examples: stage tasks makes such a file")
         wanted = _config(
             config, model, base_url, seed=seed, setting=setting, cross_lingual=cross_lingual,
             budget_tokens=budget_tokens, budget_money=budget_money,
@@ -86,6 +94,7 @@ def run(
                 stopped = _said("tasks", outcome)
             if stage in ("examples", "both") and not stopped:
                 plan = Plan(wanted, "examples", _tasks(tasks, out))
+                _name_missing(plan)
                 s.claim(out, plan)
                 stopped = _said("examples", s.ask(plan, out, requests, shard=part))
                 frozen = True
@@ -121,6 +130,7 @@ def plan(
         wanted = _config(config, model, None, seed=seed, setting=setting, cross_lingual=cross_lingual)
         known = read_tasks(load(tasks)) if tasks and stage == "examples" else None
         made = Plan(wanted, stage, known)
+        _name_missing(made)
         for file, lines in write_requests(made, out, requests, shard=parse_shard(shard), tasks_file=tasks).items():
             typer.echo(f"{file}: {lines} requests (how they were made: {plan_file(file).name})")
 
@@ -154,6 +164,7 @@ def collect(
                 if not file.exists():
                     raise ValueError(f"{file} is not there")
                 if _is_log(file):
+                    s.claim_like(out, file.parent)
                     collected = merge_answers(load(file), log, answered)
                 else:
                     source = plan_file(requests or file.with_name("requests.jsonl"))
@@ -196,18 +207,30 @@ def _told() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
-        typer.echo(f"trainer synthesise: {error}", err=True)
+        missing = ": pip install 'ragkit[synthesise]'" if isinstance(error, ImportError) else ""
+        typer.echo(f"trainer synthesise: {error}{missing}", err=True)
         raise typer.Exit(1) from error
 
 
 def _config(file: Path | None, model: str | None, base_url: str | None, **given: Any) -> SynthesisConfig:
+    from trainer.config import RECIPES
     from trainer.request_plan import config_from
 
     if file is not None and not file.exists():
-        raise ValueError(f"--config {file} is not there")
-    if file is None or model or base_url:  # an endpoint of the command line
+        shipped = RECIPES / "synthesise" / f"{file}.yaml"
+        if not shipped.exists():
+            raise ValueError(f"--config {file} is not there")
+        file = shipped
+    if file is None:  # the environment gives what nobody else does: it must not undo a config
+        model, base_url = model or os.environ.get("RAGKIT_LLM_MODEL"), base_url or os.environ.get("RAGKIT_LLM_URL")
+    if file is None or model or base_url:
         given["endpoints"] = [{"model": model or MODEL, **({"base_url": base_url} if base_url else {})}]
     return config_from(file, **given)
+
+
+def _name_missing(plan: Plan) -> None:
+    for kind in plan.without_tasks:
+        typer.echo(f"no task of kind {kind} was collected: none of its examples is asked for", err=True)
 
 
 def _tasks(file: Path | None, out: Path) -> dict[str, list[str]]:
