@@ -1,7 +1,7 @@
 """How near to what the server allows does ``trainer synthesise`` come, and does its memory stay flat?
 
     python benchmarks/synthesise.py                      # 64 at once, 200 ms each: ideal 320 a second
-    python benchmarks/synthesise.py --requests 100000 --delay 0 --concurrency 64     # memory
+    python benchmarks/synthesise.py --requests 100000 --delay 0 --concurrency 16     # memory
 
 The server (tests/llm_server.py) runs in a process of its own and answers after ``--delay``; the client's
 whole path is measured: plan, HTTP, log. Prints answers a second, the share of the ideal, CPU time an
