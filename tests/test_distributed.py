@@ -1,10 +1,12 @@
-"""Two processes on one machine (gloo) train what one process trains: DDP, ZeRO-3 and FSDP2."""
+"""Two processes on one machine (gloo) train what one process trains, and go on from where they were cut off:
+DDP, ZeRO-3 and FSDP2."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +44,7 @@ def config(mistral_folder: Path) -> TrainConfig:
         save_steps=2,
         chunk_tokens=64,
         keep_tokens=100,
+        keep_checkpoints=3,
         precision="fp32",
     )
 
@@ -91,15 +94,6 @@ def assert_same_run(one: Path, other: Path, distributed: str) -> None:
     assert all(t.any() for n, t in b.items() if "lora_B" in n)  # ZeRO-3 once left them all zero, in other hands
 
 
-def test_ddp(config: TrainConfig, data: Path, alone: Path, tmp_path: Path):
-    assert_same_run(alone, launch(config, data, tmp_path / "run", *TWO), "MULTI_CPU")
-
-
-def test_zero3(config: TrainConfig, data: Path, alone: Path, tmp_path: Path):
-    config = dataclasses.replace(config, deepspeed=str(ROOT / "trainer" / "recipes" / "zero3.json"))
-    assert_same_run(alone, launch(config, data, tmp_path / "run", *TWO, SHARDED="1"), "DEEPSPEED")
-
-
 FSDP2 = {  # what `accelerate launch --use_fsdp --fsdp_version 2` sets
     "ACCELERATE_USE_FSDP": "true",
     "FSDP_VERSION": "2",
@@ -108,7 +102,33 @@ FSDP2 = {  # what `accelerate launch --use_fsdp --fsdp_version 2` sets
     "FSDP_TRANSFORMER_CLS_TO_WRAP": "MistralDecoderLayer",
     "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
 }
+ZERO3 = {"deepspeed": str(ROOT / "trainer" / "recipes" / "zero3.json")}
+WAYS = {  # knobs of the recipe, variables of the launch, what accelerate calls it
+    "ddp": ({}, {}, "MULTI_CPU"),
+    "zero3": (ZERO3, {"SHARDED": "1"}, "DEEPSPEED"),
+    "fsdp2": ({}, {"SHARDED": "1"} | FSDP2, "FSDP"),
+}
 
 
-def test_fsdp2(config: TrainConfig, data: Path, alone: Path, tmp_path: Path):
-    assert_same_run(alone, launch(config, data, tmp_path / "run", *TWO, SHARDED="1", **FSDP2), "FSDP")
+@pytest.mark.parametrize("way", WAYS)
+def test_two_processes_train_what_one_does(way: str, config: TrainConfig, data: Path, alone: Path, tmp_path: Path):
+    knobs, variables, name = WAYS[way]
+    config = dataclasses.replace(config, **knobs)
+    assert_same_run(alone, launch(config, data, tmp_path / "run", *TWO, **variables), name)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_run_cut_off_goes_on(way: str, config: TrainConfig, data: Path, tmp_path: Path):
+    """With Adam and dropout, so that the optimiser's state and the random numbers must come back too."""
+    knobs, variables, _ = WAYS[way]
+    config = dataclasses.replace(config, lora_dropout=0.2, **knobs)
+    whole = launch(config, data, tmp_path / "run", *TWO, optimiser="adamw_torch", **variables)
+    shutil.copytree(whole, tmp_path / "cut")
+    cut = tmp_path / "cut"
+    for later in ("model", "checkpoints/checkpoint-4", "checkpoints/checkpoint-5"):
+        shutil.rmtree(cut / later)
+    assert [p.name for p in (cut / "checkpoints").iterdir()] == ["checkpoint-2"]
+    launch(config, data, cut, *TWO, optimiser="adamw_torch", **variables)
+    assert losses(cut) == losses(whole)
+    a, b = (load_file(run / "model" / "adapter_model.safetensors") for run in (whole, cut))
+    assert all(torch.equal(a[name], b[name]) for name in a)

@@ -20,7 +20,7 @@ from ragkit.encoder import LocalEncoder, embed, tokenize
 from trainer import checkpoints
 from trainer.config import TrainConfig
 from trainer.data import Source, TrainingExample
-from trainer.embedder import deal, embed_rows
+from trainer.embedder import Kept, deal, embed_rows
 from trainer.loop import EmbedTrainer, Metrics, Tally
 from trainer.loss import info_nce
 from trainer.plan import Batch, batch_texts
@@ -117,7 +117,9 @@ def test_training_and_serving_give_the_same_vectors_and_loss(run: Path, config: 
     assert float(loss) == pytest.approx(float(info_nce(torch.tensor(q), torch.tensor(p))), abs=1e-3)
 
 
-def gradients(config: TrainConfig, rows: list[list[int]], chunk_tokens: int, keep_tokens: int) -> torch.Tensor:
+def gradients(
+    config: TrainConfig, rows: list[list[int]], chunk_tokens: int, keep_tokens: int, kept: Kept = "products"
+) -> torch.Tensor:
     torch.manual_seed(0)
     model, _ = build(config)
     for name, parameter in model.named_parameters():
@@ -125,7 +127,7 @@ def gradients(config: TrainConfig, rows: list[list[int]], chunk_tokens: int, kee
             torch.nn.init.normal_(parameter, std=0.1)
     model.train()
     torch.manual_seed(1)
-    vectors = embed_rows(model, rows, chunk_tokens, keep_tokens)
+    vectors = embed_rows(model, rows, chunk_tokens, keep_tokens, kept)
     loss = info_nce(vectors[:6], vectors[6:], temperature=0.02)
     loss.backward()
     return torch.cat([loss.detach()[None], *(p.grad.flatten() for p in model.parameters() if p.grad is not None)])
@@ -133,25 +135,26 @@ def gradients(config: TrainConfig, rows: list[list[int]], chunk_tokens: int, kee
 
 @pytest.mark.parametrize("layers", [False, True])
 def test_chunks_and_recomputing_change_no_gradient(config: TrainConfig, layers: bool):
-    """Chunks of one row, of about three, and of all; kept or recomputed; layer by layer too."""
+    """Chunks of one row, of about three, and of all; kept in whole, their products kept, or recomputed; layer by
+    layer too."""
     config = dataclasses.replace(config, gradient_checkpointing=layers)
     rows = tokenize(LocalEncoder.load(config.base).tokenizer, WORDS[:12], 32).ids
     whole = gradients(config, rows, 1 << 20, 0)
     assert whole[1:].abs().max() > 0
     for chunk_tokens, keep_tokens in [(1, 0), (40, 1 << 20), (40, 60), (40, 0)]:
-        other = gradients(config, rows, chunk_tokens, keep_tokens)
+        other = gradients(config, rows, chunk_tokens, keep_tokens, "all" if layers else "products")
         torch.testing.assert_close(other, whole, atol=1e-5, rtol=1e-3)
 
 
 def test_recomputing_draws_the_same_dropout(config: TrainConfig):
     """With dropout, a chunk must drop the same neurons when it is recomputed: kept and recomputed are equal
-    to the last bit, chunk for chunk."""
+    to the last bit, chunk for chunk, and so where products alone are kept."""
     config = dataclasses.replace(config, lora_dropout=0.3)
     rows = tokenize(LocalEncoder.load(config.base).tokenizer, WORDS[:12], 32).ids
     for chunk_tokens in (1, 40, 1 << 20):
-        kept = gradients(config, rows, chunk_tokens, 1 << 20)
-        recomputed = gradients(config, rows, chunk_tokens, 0)
-        assert torch.equal(kept, recomputed)
+        kept = gradients(config, rows, chunk_tokens, 1 << 20, "all")
+        assert torch.equal(kept, gradients(config, rows, chunk_tokens, 1 << 20, "products"))
+        assert torch.equal(kept, gradients(config, rows, chunk_tokens, 0))
     assert not torch.equal(kept, gradients(dataclasses.replace(config, lora_dropout=0.0), rows, 1 << 20, 0))
 
 

@@ -1,10 +1,18 @@
-"""trainer: make the embedder. Sources of (query, positive, negatives) -> LoRA adapter -> scores.
+"""trainer: make the embedder. Sources of (query, positive, negatives) -> LoRA adapter -> scores -> other formats.
 
-synthesise  ask a language model (request_plan, slots, prompts, languages, answers, batch, report) and keep what is
+synthesise  ask a language model (request_plan, slots, prompts, languages, answers, batch, report), and keep what is
             sound (parse, checks, identify, refusals, words, dedup, contamination, derive)
-data        training examples, sources with instruction and ratio, task-homogeneous batches
-loss        InfoNCE, a pure function
-train       one loop for one CPU, one GPU or many (transformers.Trainer)
+config      a recipe: every knob of a run; recipes/ holds those that ship
+data        training examples, sources with instruction and ratio; public: the 14 public sets, streamed
+mine        hard negatives by a model's ranking
+plan        the batches of a run, on disk, and the masks of known answers
+loss        InfoNCE and Matryoshka, pure functions
+embedder    the model under training; rows dealt to chunks and devices
+loop        the step, on one CPU, one GPU or many (transformers.Trainer); train: a run from recipe to model folder
+checkpoints sealed, swept, averaged; memory: what a process took, and how it stays flat
+estimate    what a run will do and take, before it is paid for
 evaluate    ndcg@10, recall@100, mrr@10 over local sets in BEIR layout
-cli         trainer synthesise | train | evaluate | export
+export      to safetensors, sentence-transformers, ONNX and GGUF, each verified (layout, gguf_writer, runtimes,
+            references, model_card)
+cli         trainer synthesise | mine | train | average | evaluate | export
 """

@@ -1,4 +1,4 @@
-"""``trainer synthesise | train | evaluate | export``: examples, a model folder, its scores, its files."""
+"""``trainer synthesise | mine | train | average | evaluate | export``: examples, a model, its scores, its files."""
 
 from __future__ import annotations
 
@@ -19,6 +19,37 @@ app = typer.Typer(
 )
 
 app.add_typer(synthesise, name="synthesise")
+
+
+@app.command()
+def mine(
+    recipe: Annotated[str, typer.Argument(help="a YAML file, or a shipped recipe: its sources are mined")],
+    data: Annotated[Path, typer.Option(help="the folder that the recipe's source paths start from")],
+    out: Annotated[Path, typer.Option(help="the folder for one JSONL file a source; files there are left alone")],
+    model: Annotated[str, typer.Option(help="'mini', a model folder or a Hub id, which ranks the passages")] = "mini",
+    negatives: Annotated[int, typer.Option(help="for an example, at most")] = 4,
+    skip: Annotated[int, typer.Option(help="so many first ranks are never taken")] = 0,
+    depth: Annotated[int, typer.Option(help="negatives are drawn from the ranks up to this one")] = 100,
+    share: Annotated[float, typer.Option(help="of the positive's cosine: above it, it may be an answer")] = 0.95,
+    corpus: Annotated[Path | None, typer.Option(help="further passages: JSONL with text, title", exists=True)] = None,
+    cache: Annotated[Path, typer.Option(help="keeps embeddings, so that a run cut off goes on")] = Path(
+        "runs/embeddings.sqlite"
+    ),
+) -> None:
+    """Find hard negatives for a recipe's examples, by the ranking of a model."""
+    from ragkit.encoder import LocalEncoder
+    from trainer.config import RECIPES, TrainConfig
+    from trainer.evaluate import CachedEncoder
+    from trainer.mine import MineConfig, mine_recipe
+
+    path = Path(recipe) if Path(recipe).exists() else RECIPES / f"{recipe}.yaml"
+    try:
+        knobs = MineConfig(negatives, skip, depth, share)
+        encoder = CachedEncoder(LocalEncoder.load(model), cache)
+        mine_recipe(TrainConfig.read(path), data, out, encoder, knobs, corpus, typer.echo)
+    except (ValueError, OSError) as error:
+        typer.echo(f"trainer mine: {error}", err=True)
+        raise typer.Exit(1) from error
 
 
 @app.command()

@@ -42,7 +42,7 @@ class TrainConfig:
     lora_dropout: float = 0.1
     precision: str = "auto"  # bf16 | fp16 | fp32; auto: the fastest that the device has in hardware
     chunk_tokens: int = 4096  # of one forward pass on a device, pads included: memory against the cost of a call
-    keep_tokens: int = 0  # of a device, whose activations stay in memory; the rest is recomputed (mini: 2 MB each)
+    keep_tokens: int = 0  # of a device, whose matrix products stay in memory, else recomputed (mini: 0.5 MB each)
     gradient_checkpointing: bool = False  # recompute layer by layer within a chunk too: a large model, a small device
     deepspeed: str = ""  # a DeepSpeed configuration beside the recipe, such as zero3.json; needs a launcher
     save_steps: int = 20

@@ -4,6 +4,7 @@ A step embeds thousands of texts, more than memory holds at once. They run in ch
 chunk is a checkpoint (torch.utils.checkpoint, non-reentrant): its activations are dropped and recomputed in
 the one ordinary backward. Gradients and memory are those of GradCache (arXiv 2101.06983), without its second
 pass, so DDP, DeepSpeed and FSDP see a plain step: one forward of :class:`Embedder`, one backward.
+Where memory allows, chunks keep their matrix products, which are most of the work and a third of the bytes.
 
 Over several devices every chunk is dealt evenly: as many rows for each, of like length. So all devices run
 the same number of forward passes, which ZeRO-3 and FSDP must have (a pass gathers weights from all), none
@@ -14,17 +15,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from peft import LoraConfig, PeftModelForFeatureExtraction
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from ragkit.encoder import batches, embed
 from trainer.memory import give_back
+
+Kept = Literal["all", "products", "nothing"]
+MATMUL = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default}
+WIDE = 64  # numbers summed for each of a product, from which on it is worth keeping: a LoRA's rank is below
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +39,7 @@ class Chunk:
     input hooks of DDP and DeepSpeed."""
 
     rows: list[list[int]]
-    keep: bool  # activations stay in memory, else they are recomputed
+    keep: Kept  # of the activations, until backward; the rest is recomputed
 
 
 class Embedder(PeftModelForFeatureExtraction):
@@ -46,13 +52,22 @@ class Embedder(PeftModelForFeatureExtraction):
         return torch.cat([self._chunk(chunk) for chunk in chunks])
 
     def _chunk(self, chunk: Chunk) -> Tensor:
-        if chunk.keep or not torch.is_grad_enabled():
+        if chunk.keep == "all" or not torch.is_grad_enabled():
             return embed(self.base_model, chunk.rows)
-        return checkpoint(_embed_again, self.base_model, chunk.rows, use_reentrant=False)  # type: ignore[return-value]
+        options: dict[str, Any] = {}
+        if chunk.keep == "products":
+            options["context_fn"] = partial(create_selective_checkpoint_contexts, _products)
+        return checkpoint(_embed_again, self.base_model, chunk.rows, use_reentrant=False, **options)  # type: ignore[return-value]
+
+
+def _products(_: Any, operation: Any, *arguments: Any, **__: Any) -> CheckpointPolicy:
+    """Keep the products of the model's own layers. Those of a LoRA's second half are as large and cost little."""
+    keep = operation in MATMUL and arguments[-1].shape[-2] >= WIDE
+    return CheckpointPolicy.MUST_SAVE if keep else CheckpointPolicy.PREFER_RECOMPUTE
 
 
 def _embed_again(model: nn.Module, rows: list[list[int]]) -> Tensor:
-    """What a dropped chunk runs, forward and once more backward."""
+    """What a chunk that keeps not all runs, forward and once more backward."""
     if not torch.cuda.is_available():
         give_back()
     return embed(model, rows)
@@ -82,26 +97,30 @@ def deal(lengths: Sequence[int], chunk_tokens: int, devices: int) -> Iterator[li
 
 
 def kept_chunks(sizes: Sequence[int], keep_tokens: int) -> int:
-    """How many chunks at the end keep their activations: the last one, and those before it whose tokens, pads
-    included, come to at most ``keep_tokens`` with it."""
+    """How many chunks at the end are not recomputed in whole: the last one, which keeps all, and those before
+    it whose tokens, pads included, come to at most ``keep_tokens`` with it."""
     totals = accumulate(reversed(sizes))
     return sum(n == 0 or total <= keep_tokens for n, total in enumerate(totals))
 
 
-def embed_rows(model: nn.Module, rows: Sequence[list[int]], chunk_tokens: int, keep_tokens: int = 0) -> Tensor:
+def embed_rows(
+    model: nn.Module, rows: Sequence[list[int]], chunk_tokens: int, keep_tokens: int = 0, kept: Kept = "products"
+) -> Tensor:
     """Unit embeddings (N, D) of all rows, in order, on every device; each embeds its share.
 
-    ``model`` is an Embedder, wrapped or not. Activations of a device's last ``keep_tokens`` tokens, and in any
-    case of its last chunk, stay in memory until backward, which starts with them; all others are recomputed.
-    So the peak is that of the larger of one chunk and ``keep_tokens``, whatever the batch. Backward gives each
-    device the gradient of its own rows times the number of devices, which DDP, ZeRO and FSDP divide by: the
-    loss must be that of the whole batch, the same on each.
+    ``model`` is an Embedder, wrapped or not. A device's last chunk keeps its activations until backward, which
+    starts with it; those before it keep what ``kept`` says while they come to at most ``keep_tokens`` tokens, the
+    others nothing. So the peak depends on one chunk and ``keep_tokens``, not on the batch. Layers that are
+    checkpoints themselves keep little: take ``kept="all"`` there. Backward gives each device the gradient of its
+    own rows times the number of devices, which DDP, ZeRO and FSDP divide by: the loss must be that of the whole
+    batch, the same on each.
     """
     devices, own = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
     dealt = list(deal([len(row) for row in rows], chunk_tokens, devices))
     sizes = [len(parts[0]) * len(rows[parts[0][0]]) for parts in dealt]  # the same on every device: all recompute alike
     dropped = len(dealt) - kept_chunks(sizes, keep_tokens)
-    vectors = model([Chunk([rows[i] for i in parts[own]], keep=n >= dropped) for n, parts in enumerate(dealt)])
+    keeps: list[Kept] = ["nothing" if n < dropped else kept for n in range(len(dealt) - 1)] + ["all"]
+    vectors = model([Chunk([rows[i] for i in parts[own]], keep) for parts, keep in zip(dealt, keeps, strict=True)])
     if devices > 1:
         vectors = _Gather.apply(vectors)
     order = [i for device in range(devices) for parts in dealt for i in parts[device]]

@@ -21,7 +21,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig,
 
 from ragkit.encoder import base_source, tokenize
 from trainer.config import TrainConfig
-from trainer.embedder import Embedder, deal, kept_chunks, lora
+from trainer.embedder import WIDE, Embedder, deal, kept_chunks, lora
 from trainer.plan import Plan, batch_texts, plan_of
 
 SAMPLE = 200  # batches whose lengths are counted; the rest is taken to be like them
@@ -43,8 +43,10 @@ class Cost:
     parameters: int  # of the base
     trainable: int  # of the LoRA
     linear: int  # parameters of the linear layers, LoRA included: what a token is multiplied with
+    narrow: int  # of these, what a kept chunk computes again: a LoRA's second half
     saved: int  # bytes a token that autograd keeps for backward
     saved_by_layers: int  # the same where every layer is recomputed: its input alone
+    saved_products: int  # the same where all but matrix products is recomputed
     hidden: int  # size of the embedding
     layers: int
 
@@ -53,14 +55,17 @@ def cost(model: Embedder, element: int) -> Cost:
     """Count on a meta model; ``element`` is the bytes of a number in the forward pass (2 or 4)."""
     parts = dict(model.named_parameters())
     trainable = sum(p.numel() for p in parts.values() if p.requires_grad)
-    linear = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear))
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear)]
+    linear = sum(m.weight.numel() for m in layers)
     settings: Any = model.config
     return Cost(
         parameters=sum(p.numel() for p in parts.values()) - trainable,
         trainable=trainable,
         linear=linear,
+        narrow=sum(m.weight.numel() for m in layers if m.in_features < WIDE),
         saved=_saved_bytes(model) * element // 4,
         saved_by_layers=settings.num_hidden_layers * settings.hidden_size * element,
+        saved_products=sum(m.out_features for m in layers if m.in_features >= WIDE) * element,
         hidden=int(settings.hidden_size),
         layers=int(settings.num_hidden_layers),
     )
@@ -123,17 +128,21 @@ def estimate(
     """For batches given as token lengths of their rows."""
     sharded = devices if config.deepspeed else 1
     tokens, operations, peak = 0.0, 0.0, 0.0
-    per_token = cost.saved_by_layers if config.gradient_checkpointing else cost.saved
+    recomputed_layers = config.gradient_checkpointing
     for lengths in batches:
         chunks = [len(parts[0]) * lengths[parts[0][0]] for parts in deal(lengths, config.chunk_tokens, devices)]
         here, kept = sum(chunks), sum(chunks[-kept_chunks(chunks, config.keep_tokens) :])
-        layer = cost.saved / cost.layers if config.gradient_checkpointing else 0
-        peak = max(peak, max(kept, *chunks) * per_token + max(chunks) * layer + 4 * len(lengths) * cost.hidden * 4)
+        if recomputed_layers:
+            held = max(kept, *chunks) * cost.saved_by_layers + max(chunks) * cost.saved / cost.layers
+        else:
+            held = (kept - chunks[-1]) * cost.saved_products + max(chunks) * cost.saved
+        peak = max(peak, held + 4 * len(lengths) * cost.hidden * 4)
         # Forward 2 a parameter and token; backward 2 again, through frozen weights to what lies below them, their own
         # gradients not being needed; recomputed once for a dropped chunk and once for layer checkpoints.
-        passes = 2 * here + (here - kept) + (here if config.gradient_checkpointing else 0)
+        passes = 2 * here + (here - kept) + (here if recomputed_layers else 0)
+        again = 0 if recomputed_layers else kept - chunks[-1]  # but for their products
         attention = 2 * cost.layers * cost.hidden * sum(length**2 for length in lengths) / devices  # causal: half
-        operations += 2 * passes * cost.linear + attention * passes / here
+        operations += 2 * passes * cost.linear + 2 * again * cost.narrow + attention * (passes + again) / here
         tokens += here
     weights = cost.parameters * element / sharded + cost.trainable * (4 + 4 + 8) / sharded
     if config.deepspeed:

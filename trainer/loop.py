@@ -81,7 +81,8 @@ class EmbedTrainer(Trainer):
         queries = tokenize(self.tokenizer, texts.queries, config.max_query_tokens)
         passages = tokenize(self.tokenizer, texts.passages, config.max_passage_tokens)
         rows = queries.ids + passages.ids
-        vectors = embed_rows(model, rows, self.chunk_tokens, self.keep_tokens)
+        kept = "all" if config.gradient_checkpointing else "products"
+        vectors = embed_rows(model, rows, self.chunk_tokens, self.keep_tokens, kept)
         q, p = vectors[: len(queries.ids)], vectors[len(queries.ids) :]
         loss = matryoshka(
             q,

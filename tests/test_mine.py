@@ -1,0 +1,91 @@
+"""Hard negatives: what is found, what is refused, and that training reads it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SCRIPTS, HashEncoder
+from typer.testing import CliRunner
+
+from trainer.cli import app
+from trainer.config import TrainConfig
+from trainer.data import Source, TrainingExample, draw
+from trainer.mine import MineConfig, mine, mine_recipe
+
+
+def unit(*rows: float) -> np.ndarray:
+    """Unit vectors in the plane whose cosines to the first axis are ``rows``."""
+    return np.array([[c, np.sqrt(1 - c * c)] for c in rows], np.float32)
+
+
+POOL = [("answer", "1"), ("near", "2"), ("hard", "3"), ("middling", "4"), ("easy", "5")]
+COSINES = (0.9, 0.88, 0.8, 0.5, 0.1)
+
+
+def found(config: MineConfig, **example: object) -> tuple[set[str], int]:
+    one = TrainingExample("q", "answer", positive_id="1", **example)  # type: ignore[arg-type]
+    mined = list(mine([one], unit(1.0), unit(0.9), POOL, unit(*COSINES), config))
+    assert len(mined) == 1 and len(set(mined[0].negatives)) == len(mined[0].negatives)
+    return set(mined[0].negatives), mined[0].refused
+
+
+def test_neither_the_positive_nor_what_comes_near_it_is_a_negative():
+    assert found(MineConfig()) == ({"hard", "middling", "easy"}, 1)  # 0.88 is above 0.95 * 0.9
+    assert found(MineConfig(share=1.0)) == ({"near", "hard", "middling", "easy"}, 0)
+    assert found(MineConfig(share=0.5)) == ({"easy"}, 3)
+
+
+def test_ranks_and_counts():
+    assert found(MineConfig(negatives=1, depth=2, share=1.0)) in [({"near"}, 0), ({"hard"}, 0)]
+    assert found(MineConfig(skip=1, depth=2, share=1.0)) == ({"hard"}, 0)
+    assert found(MineConfig(depth=2)) == ({"hard"}, 1)
+
+
+def test_known_answers_are_left_out_and_take_no_rank():
+    assert found(MineConfig(depth=1, share=1.0), known=("near",)) == ({"hard"}, 0)
+    assert found(MineConfig(depth=1, share=1.0), known=("2", "3")) == ({"middling"}, 0)  # by id
+    assert found(MineConfig(depth=1, share=1.0), negatives=("near",)) == ({"hard"}, 0)  # has it already
+
+
+@pytest.mark.parametrize("bad", [{"negatives": 0}, {"skip": 5, "depth": 5}, {"share": 0.0}, {"share": 1.1}])
+def test_senseless_knobs_are_refused(bad: dict[str, float]):
+    with pytest.raises(ValueError, match=r"at least one negative|above 0 and at most 1"):
+        MineConfig(**bad)  # type: ignore[arg-type]
+
+
+def test_a_recipe_is_mined_and_trained_on(tmp_path: Path, encoder: HashEncoder):
+    words = list(SCRIPTS.values())
+    records = [{"query": f"{w} {n}", "positive": f"{w} {n} !"} for w in words for n in range(3)]
+    records.append({"query": f"{words[0]} 0", "positive": f"{words[0]} 0 again"})  # another answer of the first query
+    (tmp_path / "qa").mkdir()
+    (tmp_path / "qa" / "e.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records), "utf-8")
+    (tmp_path / "more.jsonl").write_text(json.dumps({"title": words[0], "text": "0 from elsewhere"}), "utf-8")
+    config = TrainConfig([Source("examples", "qa/*.jsonl", "sts")])
+    knobs = MineConfig(negatives=3, depth=10, share=1.0)
+    said: list[str] = []
+    (file,) = mine_recipe(config, tmp_path, tmp_path / "m", encoder, knobs, tmp_path / "more.jsonl", said.append)
+    assert "negatives mined" in said[0] and f"{len(records)} examples" in said[0]
+    (drawn,) = draw(Source("examples", "m/*.jsonl"), tmp_path, hard_negatives=9, seed=0)
+    assert {(e.query, e.positive) for e in drawn.examples} == {(r["query"], r["positive"]) for r in records}
+    answers: dict[str, set[str]] = {}
+    for r in records:
+        answers.setdefault(r["query"], set()).add(r["positive"])
+    for e in drawn.examples:
+        assert e.negatives and e.instruction == "Retrieve semantically similar text."
+        assert not answers[e.query] & set(e.negatives)
+    assert any(f"{words[0]} 0 from elsewhere" in e.negatives for e in drawn.examples)
+
+    before = file.read_bytes()
+    mine_recipe(config, tmp_path, tmp_path / "m", encoder, knobs, report=said.append)
+    assert "is there already" in said[-1] and file.read_bytes() == before
+
+
+def test_the_command_says_what_is_wrong(tmp_path: Path):
+    (tmp_path / "r.yaml").write_text("sources: []\n")
+    done = CliRunner().invoke(
+        app, ["mine", str(tmp_path / "r.yaml"), "--data", str(tmp_path), "--out", str(tmp_path / "o"), "--share", "2"]
+    )
+    assert done.exit_code == 1 and "share is 2.0" in done.output
