@@ -1,10 +1,11 @@
 """The languages that examples are written in: name for the prompt, BCP-47 code, scripts, share.
 
 The names are XLM-R's list of 100, 98 distinct: Burmese stands there once for each encoding of its
-script, Chinese once for each form of its characters. The shares are those of the paper's Figure 2:
-English 43.1 %, thirteen languages between 2.7 and 3.0 %, the rest evenly. The paper gives no formula, so
-the figure is the formula. A run can weigh them anew, and name any language of ``OTHERS``, which start at
-zero. A language written in several scripts lists them all: Serbian is Serbian in Latin letters too.
+script, Chinese once for each form of its characters. (The paper counts 93, and does not say which.) The
+shares are those of the paper's Figure 2: English 43.1 %, thirteen languages between 2.7 and 3.0 %, the
+rest evenly. The paper gives no formula, so the figure is the formula. A run can weigh them anew, and name
+any language of ``OTHERS``, which start at zero. A language written in several scripts lists them all:
+Serbian is Serbian in Latin letters too.
 """
 
 from __future__ import annotations

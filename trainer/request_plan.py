@@ -33,7 +33,7 @@ class SynthesisConfig:
 
     endpoints: Sequence[Endpoint]  # each takes its share of the requests
     seed: int = 1
-    setting: str = "weighted"  # or "paper": every slot value evenly, guidelines in order, difficulty always
+    setting: str = "weighted"  # the authors' later weights, likely this paper's too; or "paper": every value evenly
     kinds: Mapping[str, float] = field(default_factory=lambda: dict(KIND_WEIGHTS))  # kind -> relative weight
     languages: Mapping[str, float] = field(default_factory=dict)  # name -> share; the rest as published
     cross_lingual: float = 0.0  # share of short-long whose documents are in another language than the query
