@@ -9,7 +9,8 @@ Layers, lower first; each imports only those above it in this list:
     mini, encoder                the packaged model; texts -> embeddings: BOS ... EOS, pooling (torch)
     embedding                    TaskEmbedding, the encoder as a LlamaIndex embedding
     owner, edge, nodes, store    the embedded engine and its lock; one collection per corpus and encoder
-    ingest, retrieve, answer     files -> store; dense, sparse, hybrid search; hits -> a cited answer
+    ingest, retrieve, answer     files -> store; dense, sparse, hybrid search; hits -> the sentence that answers
+    markers, grounded            hits -> an answer worded by a chat model, its citations checked
     cli                          ragkit ingest | search | ask
 
 Importing ``ragkit`` loads neither torch nor LlamaIndex: import the module you need.

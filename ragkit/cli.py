@@ -19,10 +19,10 @@ import typer
 
 from ragkit.settings import Settings
 from ragkit.task import DEFAULT_TASK, TASKS, Task
-from ragkit.types import Hit
+from ragkit.types import Answer, Hit
 
 if TYPE_CHECKING:
-    from ragkit.encoder import LocalEncoder
+    from ragkit.encoder import Encoder, LocalEncoder
     from ragkit.retrieve import Retriever
     from ragkit.store import Store
 
@@ -103,27 +103,73 @@ def ask(
     mode: ModeName = MODES[0],
     lang: Lang = "",
     k: Count = 10,
+    llm: Annotated[str, typer.Option(help="a chat model that words the answer; see RAGKIT_LLM_URL [RAGKIT_LLM]")] = "",
+    extractive: Annotated[bool, typer.Option(help="a sentence of the corpus, whatever RAGKIT_LLM says")] = False,
     store: Location = "",
     model: Model = "",
     as_json: AsJson = False,
 ) -> None:
-    """Answer a question with a sentence of the corpus and its citation, or say that the corpus doesn't."""
+    """Answer a question from the corpus, with citations, or say that the corpus doesn't."""
     asked = _request(task, instruction, mode, lang)
     with _retriever(corpus, store, model) as retriever:
-        from ragkit.answer import extractive_answer
-
         hits = retriever.search(query, k=k, **asked)
-        encoder: Any = retriever.encoder
-        answer = extractive_answer(query, hits, encoder, asked["task"], threshold=encoder.answer_threshold)
+        name = "" if extractive else llm or Settings().llm
+        if name:
+            answer = _grounded(query, hits, name, retriever.encoder, quiet=as_json)
+        else:
+            from ragkit.answer import extractive_answer
+
+            encoder: Any = retriever.encoder
+            answer = extractive_answer(query, hits, encoder, asked["task"], threshold=encoder.answer_threshold)
         citations = [
             {"number": c.number, "id": c.hit.passage.id, "document": c.hit.passage.document, "quote": c.quote,
              "start": c.start, "end": c.end}
             for c in answer.citations
         ]  # fmt: skip
-        lines = [answer.text or "The corpus does not say."]
-        lines += [f"[{c.number}] {c.hit.passage.document} ({c.hit.passage.lang})" for c in answer.citations]
-        found = {"answer": answer.text, "citations": citations, "hits": [_hit(hit) for hit in hits]}
+        found = {"answer": answer.text, "model": answer.model, "citations": citations, "hits": [_hit(h) for h in hits]}
+        lines = [] if answer.text and name else [answer.text or "The corpus does not say."]  # a model's was streamed
+        if answer.cut:
+            lines.append("(cut off at the model's limit of tokens)")
+        if answer.text and not answer.citations:
+            lines.append("(no passage is cited: nothing backs this answer)")
+        for c in answer.citations:
+            quote = f"\n    {' '.join(c.quote.split())}" if name else ""
+            lines.append(f"[{c.number}] {c.hit.passage.document} ({c.hit.passage.lang}){quote}")
         _print(as_json, found, "\n".join(lines))
+
+
+def _grounded(query: str, hits: list[Hit], name: str, encoder: Encoder, *, quiet: bool) -> Answer:
+    """A chat model's answer, shown as it comes unless ``quiet``."""
+    import asyncio
+
+    from ragkit.endpoint import Endpoint
+    from ragkit.grounded import stream_answer
+
+    try:
+        from ragkit.llm import Chat, ChatError
+    except ImportError as error:
+        raise RuntimeError(f"{error}: pip install 'ragkit[llm]' to have a model word answers") from error
+    settings = Settings()
+    endpoint = Endpoint(
+        name, base_url=settings.llm_url, api_key_env="RAGKIT_LLM_API_KEY", temperature=0.0, max_tokens=1024
+    )
+
+    async def run() -> Answer:
+        answer = Answer(None)
+        async with Chat(endpoint, key=settings.llm_api_key) as chat:
+            async for piece in stream_answer(query, hits, chat, encoder):
+                if isinstance(piece, Answer):
+                    answer = piece
+                elif not quiet:
+                    _write(piece)
+        if answer.text and not quiet:
+            _write("\n")
+        return answer
+
+    try:
+        return asyncio.run(run())
+    except ChatError as error:
+        raise RuntimeError(f"{error} (--extractive answers without a model)") from error
 
 
 def show(hit: Hit) -> str:
@@ -185,9 +231,12 @@ def _retriever(corpus: str, store: str, model: str) -> Iterator[Retriever]:
 
 
 def _print(as_json: bool, document: dict[str, Any], text: str) -> None:
+    _write((json.dumps(document, ensure_ascii=False) if as_json else text) + "\n")
+
+
+def _write(text: str) -> None:
     """Output is UTF-8 whatever the terminal says: an answer in Amharic must not die of a C locale."""
-    line = json.dumps(document, ensure_ascii=False) if as_json else text
-    sys.stdout.buffer.write((line + "\n").encode("utf-8", "replace"))
+    sys.stdout.buffer.write(text.encode("utf-8", "replace"))
     sys.stdout.flush()
 
 

@@ -17,7 +17,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import httpx2
@@ -42,13 +42,18 @@ class EndpointDown(ChatError):
     """No request to this endpoint can succeed: a wrong key, a model that is not there, no money left."""
 
 
+class AnswerCut(ChatError):
+    """The answer reached ``max_tokens``; its pieces came."""
+
+
 class Chat:
     """An open endpoint. One per event loop; ``async with`` closes its connections."""
 
-    def __init__(self, endpoint: Endpoint, *, pace: Pace | None = None) -> None:
+    def __init__(self, endpoint: Endpoint, *, pace: Pace | None = None, key: SecretStr | None = None) -> None:
+        """``key``: where it does not come from the variable that the endpoint names."""
         self.endpoint = endpoint
         self.pace = pace or Pace()
-        self._key = _key(endpoint)
+        self._key = key or _key(endpoint)
         self._client = _client(endpoint, self._key)
         auto = endpoint.structured == "auto"
         self._forms = list(STRUCTURED) if auto else [endpoint.structured]
@@ -102,6 +107,37 @@ class Chat:
             if failures > self.endpoint.retries:
                 raise ChatError(f"failed {failures} times, at last with {said}", tries=tries) from None
             await asyncio.sleep(_pause(failures) if wait is None else min(wait, LONGEST))
+
+    async def stream(self, messages: Sequence[Mapping[str, str]]) -> AsyncIterator[str]:
+        """The answer in pieces, as they come. Tried again, a few times, as long as nothing has come.
+
+        Raises EndpointDown or ChatError; after the pieces that came ChatError where the stream broke off, and AnswerCut
+        where the answer reached ``max_tokens``.
+        """
+        body = request_body(self.endpoint, messages)
+        client = self._client.with_options(max_retries=min(3, self.endpoint.retries))
+        finish = None
+        try:
+            chunks: Any = await client.chat.completions.create(
+                model=body.pop("model"), messages=body.pop("messages"), stream=True, extra_body=body
+            )
+            async with chunks:
+                async for chunk in chunks:
+                    for choice in chunk.choices[:1]:
+                        finish = choice.finish_reason or finish
+                        if choice.delta.content:
+                            yield choice.delta.content
+        except openai.APIStatusError as error:
+            kind = EndpointDown if error.status_code in (401, 403, 404) else ChatError
+            raise kind(
+                f"{self.endpoint.label} answers {self._said(error)}", permanent=error.status_code < 500
+            ) from None
+        except (openai.APIError, httpx2.HTTPError, TimeoutError, ValueError) as error:
+            raise ChatError(f"{self.endpoint.label}: {self._said(error)}") from None
+        if finish == "length":
+            raise AnswerCut(f"the answer was cut off at max_tokens, {self.endpoint.max_tokens}", permanent=True)
+        if finish is None:
+            raise ChatError(f"the answer of {self.endpoint.label} broke off")
 
     async def _try(self, messages: Sequence[Mapping[str, str]], schema: Mapping[str, Any] | None, form: str) -> Reply:
         e = self.endpoint

@@ -63,8 +63,14 @@ class Citation:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the corpus says, or ``text is None`` when it does not say; ``hits`` are what was read."""
+    """What the corpus says, or ``text is None`` when it does not say; ``hits`` are what was read.
+
+    A model's answer without citations is not backed by any passage: say so where it is shown.
+    """
 
     text: str | None
     citations: tuple[Citation, ...] = ()
     hits: tuple[Hit, ...] = field(default=(), repr=False)
+    model: str = ""  # that wrote the text; "" where it is a sentence of the corpus, word for word
+    invalid: int = 0  # numbers that the model cited and that stand for no passage; they are not in the text
+    cut: bool = False  # the model reached its limit of tokens

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import SCRIPTS
+from test_grounded import Model
 from typer.testing import CliRunner
 
 from ragkit.cli import app
@@ -57,10 +58,34 @@ def test_ingest_search_ask(world: Path):
     assert len(run("search", "x", "--corpus", "town", "-k", 3, "--mode", "dense", "--task", "sts")["hits"]) == 3
 
     answer = run("ask", SCRIPTS["ja"], "--corpus", "town", "--instruction", "Find the opening hours")
-    assert set(answer) == {"answer", "citations", "hits"}
+    assert set(answer) == {"answer", "model", "citations", "hits"} and answer["model"] == ""
     [citation] = answer["citations"]
     assert answer["answer"] == f"{citation['quote']} [1]"
     assert citation["id"] in {h["id"] for h in answer["hits"]}
+
+
+def test_ask_with_a_language_model(world: Path, monkeypatch: pytest.MonkeyPatch):
+    model = Model()
+    monkeypatch.setenv("RAGKIT_LLM", "m")
+    monkeypatch.setenv("RAGKIT_LLM_URL", model.endpoint.base_url)
+    monkeypatch.setenv("RAGKIT_LLM_API_KEY", "sk-geheim")
+    run("ingest", world, "--corpus", "town")
+    model.pieces = ["開いて", "います [1", "][77]。"]
+    answer = run("ask", SCRIPTS["ja"], "--corpus", "town")
+    assert (answer["answer"], answer["model"]) == ("開いています [1]。", "m")
+    assert answer["citations"][0]["id"] == answer["hits"][0]["id"]
+    shown = CliRunner().invoke(app, ["ask", SCRIPTS["ja"], "--corpus", "town"]).stdout.splitlines()
+    assert shown[0] == "開いています [1]。" and shown[1].startswith("[1] ")
+    model.pieces = ["はい"]
+    assert "nothing backs this answer" in CliRunner().invoke(app, ["ask", "x", "--corpus", "town"]).stdout
+    model.pieces = ["NOT_STATED"]
+    assert run("ask", "x", "--corpus", "town")["answer"] is None
+    asked = len(model.seen)
+    assert run("ask", SCRIPTS["ja"], "--corpus", "town", "--extractive")["model"] == "" and len(model.seen) == asked
+    model.status = 401
+    failed = CliRunner().invoke(app, ["ask", "x", "--corpus", "town"])
+    assert failed.exit_code == 1 and "m answers 401" in failed.output and "--extractive" in failed.output
+    assert "geheim" not in failed.output
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,13 @@ TRAINER = sorted((ROOT / "trainer").glob("*.py"))
 
 # Lower first: a module imports only from lines above its own.
 LAYERS = [
-    {"types", "task", "settings", "owner", "metrics", "pace", "endpoint"},
+    {"types", "task", "settings", "owner", "metrics", "pace", "endpoint", "markers"},
     {"language", "sparse", "mini", "llm"},
     {"split", "readers", "nodes", "edge_models"},
     {"encoder", "edge"},
     {"embedding", "store"},
     {"ingest", "retrieve", "answer"},
+    {"grounded"},
     {"cli"},
 ]
 
