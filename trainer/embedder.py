@@ -119,7 +119,7 @@ def embed_rows(
     dealt = list(deal([len(row) for row in rows], chunk_tokens, devices))
     sizes = [len(parts[0]) * len(rows[parts[0][0]]) for parts in dealt]  # the same on every device: all recompute alike
     dropped = len(dealt) - kept_chunks(sizes, keep_tokens)
-    keeps: list[Kept] = ["nothing" if n < dropped else kept for n in range(len(dealt) - 1)] + ["all"]
+    keeps: list[Kept] = [*("nothing" if n < dropped else kept for n in range(len(dealt) - 1)), "all"]
     vectors = model([Chunk([rows[i] for i in parts[own]], keep) for parts, keep in zip(dealt, keeps, strict=True)])
     if devices > 1:
         vectors = _Gather.apply(vectors)

@@ -113,10 +113,8 @@ def mine_source(
         counts["passages too near the positive"] += found.refused
         counts["negatives mined"] += len(found.negatives)
         counts["examples with fewer than asked"] += len(found.negatives) < config.negatives
-        records.append(
-            {"query": e.query, "positive": e.positive, "instruction": e.instruction}
-            | {"negatives": [*e.negatives, *found.negatives]}
-        )
+        record = {"query": e.query, "positive": e.positive, "instruction": e.instruction}
+        records.append({**record, "negatives": [*e.negatives, *found.negatives]})
     return records, counts
 
 
