@@ -7,9 +7,13 @@ Languages are BCP-47 codes; ``"und"`` (undetermined) where nothing could be dete
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 UNDETERMINED = "und"  # BCP-47 for "language not known"
+
+Value = str | int | float | bool
+Metadata = Mapping[str, Value | Sequence[Value]]  # one value a field, or several
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,8 @@ class Document:
     text: str
     lang: str  # BCP-47
     title: str = ""
+    date: str = ""  # ISO 8601, a day or a moment; what it says of itself, not when the file was written
+    metadata: Metadata = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +42,24 @@ class Passage:
     document_hash: str  # content and splitting of the whole document
     document_passages: int  # how many passages the whole document has
     title: str = ""  # Document.title
+    date: str = ""  # Document.date
+    metadata: Metadata = field(default_factory=dict, hash=False)  # Document.metadata, and what else to filter by
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Which passages may be found, beside their language; all that is given must hold."""
+
+    source: str = ""  # a Passage.path, or a folder above it
+    since: str = ""  # ISO 8601, this day or moment included; what has no date is then never found
+    until: str = ""  # ISO 8601; a day is included whole
+    metadata: Metadata = field(default_factory=dict, hash=False)  # of several values given, one must be there
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A passage that was retrieved. ``score`` is cosine (dense), BM25 (sparse) or 1 / rank (hybrid)."""
+    """A passage that was retrieved. ``score`` is cosine (dense), BM25 (sparse), 1 / rank (hybrid), or the
+    reranker's."""
 
     rank: int  # from 1
     score: float
