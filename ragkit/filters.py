@@ -7,14 +7,13 @@ which no caller's filter gets past.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from qdrant_client import models
 
 from ragkit.sparse import well_formed
-from ragkit.types import Value, Where
+from ragkit.types import Value, Where, moment
 
 
 def value_is(key: str, value: Value) -> models.FieldCondition:
@@ -70,23 +69,3 @@ def where_filter(where: Where | None) -> models.Filter | None:
             raise ValueError(f"metadata {key!r} is to be {wanted!r}: give a text, number or truth value, or some")
         conditions.append(value_is(key, values[0]) if len(values) == 1 else any_of(*(value_is(key, v) for v in values)))
     return models.Filter(must=conditions) if conditions else None
-
-
-def moment(text: str) -> datetime:
-    """A day or moment of ISO 8601, in UTC where it names no zone. Raises ValueError."""
-    try:
-        parsed = datetime.fromisoformat(text) if len(text) > len("2026-01-31") else _midnight(text)
-    except ValueError as error:
-        raise ValueError(
-            f"date {text!r} is not ISO 8601: write 2026-01-31, or 2026-01-31T09:00:00+03:00 with a zone"
-        ) from error
-    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
-
-
-def _midnight(text: str) -> datetime:
-    day = date.fromisoformat(text)
-    return datetime(day.year, day.month, day.day, tzinfo=UTC)
-
-
-def ids(found: Sequence[str | int]) -> models.Filter:
-    return models.Filter(must=[models.HasIdCondition(has_id=list(found))])

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ragkit.language import detect_language
 from ragkit.sparse import SparseVector, sparse_passage, sparse_query, well_formed
-from ragkit.types import UNDETERMINED, Passage
+from ragkit.types import RESERVED, UNDETERMINED, Passage
 
 if TYPE_CHECKING:
     from llama_index.core.schema import TextNode
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 _Encode = Callable[[str, str], SparseVector]  # text, language
 _SHOWN = ("title", "lang", "date")  # what an LLM is shown beside the text; paths and hashes would only distract it
 _OURS = tuple(f.name for f in fields(Passage) if f.name not in ("text", "id", "metadata"))
-RESERVED = {*_OURS, "_node_content", "_node_type", "document_id", "doc_id", "ref_doc_id", "tenant"}  # not metadata
 
 
 def to_node(passage: Passage) -> TextNode:

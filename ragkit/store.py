@@ -32,7 +32,7 @@ from ragkit.qdrant import DENSE, PAGE, SPARSE, UPSERT
 from ragkit.settings import QdrantSettings
 from ragkit.sparse import SCHEME, SparseVector, sparse_passage
 from ragkit.tenant import TenantClient
-from ragkit.types import Hit, Passage, Where
+from ragkit.types import Hit, Passage, Where, moment
 
 if TYPE_CHECKING:
     from llama_index.vector_stores.qdrant import QdrantVectorStore
@@ -252,7 +252,7 @@ class Store:
             )
         for passage in passages:
             if passage.date:
-                filters.moment(passage.date)  # what is no date the engine would leave out of its index, silently
+                moment(passage.date)  # what is no date the engine would leave out of its index, silently
         for start in range(0, len(passages), UPSERT):
             batch = zip(passages[start : start + UPSERT], embeddings[start : start + UPSERT], strict=True)
             self._client.upsert(self.collection, points=[_point(p, e) for p, e in batch], wait=True)

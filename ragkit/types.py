@@ -9,11 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 
 UNDETERMINED = "und"  # BCP-47 for "language not known"
 
 Value = str | int | float | bool
 Metadata = Mapping[str, Value | Sequence[Value]]  # one value a field, or several
+
+# Names that a stored passage needs for itself and LlamaIndex for its node, so that metadata cannot have them.
+RESERVED = frozenset(
+    ("lang", "document", "path", "ordinal", "document_hash", "document_passages", "title", "date", "tenant",
+     "_node_content", "_node_type", "document_id", "doc_id", "ref_doc_id")
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +94,19 @@ class Answer:
     text: str | None
     citations: tuple[Citation, ...] = ()
     hits: tuple[Hit, ...] = field(default=(), repr=False)
+
+
+def moment(text: str) -> datetime:
+    """A day or moment of ISO 8601, in UTC where it names no zone. Raises ValueError."""
+    try:
+        parsed = datetime.fromisoformat(text) if len(text) > len("2026-01-31") else _midnight(text)
+    except ValueError as error:
+        raise ValueError(
+            f"date {text!r} is not ISO 8601: write 2026-01-31, or 2026-01-31T09:00:00+03:00 with a zone"
+        ) from error
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
+def _midnight(text: str) -> datetime:
+    day = date.fromisoformat(text)
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
