@@ -2,14 +2,18 @@
 
 Layers, lower first; each imports only those above it in this list:
 
-    types, task, settings        records, instructions, RAGKIT_* variables
+    types, task, settings        records, instructions, RAGKIT_* variables and knobs
     language, sparse, metrics    which language a text is in; BM25 vectors; ndcg, recall, mrr
     split, readers               text -> sentences -> passages; files -> documents
     mini, encoder                the packaged model; texts -> embeddings: BOS ... EOS, pooling (torch)
     embedding                    TaskEmbedding, the encoder as a LlamaIndex embedding
-    owner, edge, nodes, store    the embedded engine and its lock; one collection per corpus and encoder
+    owner, edge                  the embedded engine and its lock
+    filters, tenant, qdrant      what is looked for, whose it is, and how a collection is laid out
+    nodes, store                 a passage as a LlamaIndex node; one collection per corpus and encoder
+    rerank                       a second reading of the hits, by an endpoint or a cross-encoder
     ingest, retrieve, answer     files -> store; dense, sparse, hybrid search; hits -> a cited answer
-    cli                          ragkit ingest | search | ask
+    evaluate                     what the deployed store is worth on your own questions
+    cli                          ragkit ingest | search | ask | evaluate
 
 Importing ``ragkit`` loads neither torch nor LlamaIndex: import the module you need.
 """

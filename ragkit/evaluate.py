@@ -160,13 +160,23 @@ def regressions(
 ) -> list[str]:
     """What is below ``least``, or more than ``tolerance`` below what it was ``before``; a sentence each."""
     found = [
-        f"{name} is {scores[name]:.4f}, below {limit:.4f}" for name, limit in least.items() if scores[name] < limit
+        f"{name} is {scores[name]:.4f}, below {limit:.4f}" if name in scores else f"{name} was not measured"
+        for name, limit in least.items()
+        if not scores.get(name, -1.0) >= limit
     ]
     return found + [
         f"{name} is {scores[name]:.4f}, {old - scores[name]:.4f} below the {old:.4f} it was"
         for name, old in before.items()
         if name in scores and scores[name] < old - tolerance
     ]
+
+
+def scores_of(file: Path) -> dict[str, float]:
+    """The scores of an earlier run. Raises ValueError for a file that is none."""
+    try:
+        return {str(name): float(value) for name, value in json.loads(file.read_text("utf-8"))["scores"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} holds no scores of an earlier run: give what --out wrote") from error
 
 
 def parse_limits(texts: Sequence[str]) -> dict[str, float]:

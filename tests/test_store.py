@@ -1,4 +1,5 @@
-"""The store, in the client's local mode, embedded, and on a server where RAGKIT_TEST_QDRANT_URL names one."""
+"""The store, in the client's local mode, embedded, through the REST interface (a recorder answers, see
+fake_qdrant.py), and on a server where RAGKIT_TEST_QDRANT_URL names one."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import HashEncoder
+from fake_qdrant import serving
 
 from ragkit.sparse import sparse_query
 from ragkit.store import CorpusInUse, CorpusNotFound, FingerprintMismatch, Store, StoreError, open_store
@@ -53,11 +55,15 @@ def server_corpus() -> str:
 NO_SERVER = pytest.mark.skipif(not SERVER, reason="RAGKIT_TEST_QDRANT_URL is not set")
 
 
-@pytest.fixture(params=["memory", "embedded", pytest.param("server", marks=NO_SERVER)])
-def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+@pytest.fixture(params=["memory", "embedded", "rest", pytest.param("server", marks=NO_SERVER)])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "embedded":
         pytest.importorskip("qdrant_edge", reason="qdrant-edge has no wheel here")
-    return {"memory": ":memory:", "embedded": str(tmp_path / "store"), "server": SERVER}[request.param]
+    if request.param == "rest":
+        with serving() as (_, url):
+            yield url
+        return
+    yield {"memory": ":memory:", "embedded": str(tmp_path / "store"), "server": SERVER}[request.param]
 
 
 @pytest.fixture
