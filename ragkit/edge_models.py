@@ -188,6 +188,9 @@ def _condition(condition: Any) -> Any:
 
 def _match(match: Any) -> Any:
     match match:
+        case models.MatchValue(value=bool()):
+            # It would become 1 or 0, which equals no truth value: found nothing, and under must_not everything.
+            raise TypeError(f"match {match!r}: qdrant-edge 0.9 cannot match truth values, so store texts or numbers")
         case models.MatchValue(value=value):
             return edge.MatchValue(value)
         case models.MatchAny(any=values):

@@ -7,6 +7,7 @@ which no caller's filter gets past.
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -18,11 +19,21 @@ from ragkit.types import Value, Where, moment
 
 def value_is(key: str, value: Value) -> models.FieldCondition:
     """``key`` is ``value`` or, of several values there, one is. A float matches itself alone."""
+    key = _quoted(key)
     if isinstance(value, float):
         return models.FieldCondition(key=key, range=models.Range(gte=value, lte=value))
     return models.FieldCondition(
         key=key, match=models.MatchValue(value=well_formed(value) if isinstance(value, str) else value)
     )
+
+
+def _quoted(key: str) -> str:
+    """A field's name as Qdrant's path to it, where a dot or bracket would lead into the field."""
+    if re.fullmatch(r"[A-Za-z0-9_-]+", key):
+        return key
+    if '"' in key or not key:
+        raise ValueError(f"metadata {key!r}: a filter cannot name an empty field, nor one with a double quote")
+    return f'"{well_formed(key)}"'
 
 
 def any_of(*conditions: models.FieldCondition) -> models.Filter:
