@@ -196,7 +196,7 @@ def test_the_retriever_reads_more_hits_again_than_it_returns(encoder: HashEncode
     texts = [f"ferry {n}" for n in range(20)] + ["the mail boat to Linda leaves at six from the old pier"]
     with open_store(":memory:", "town", encoder) as store:
         store.upsert([hit(n, text).passage for n, text in enumerate(texts, 1)], encoder.encode_passages(texts))
-        query, reader = "ferry mail boat Linda", Words()
+        query, reader = "ferry ferry ferry ferry mail boat Linda", Words()
         plain = Retriever(store, encoder).search(query, mode="dense", k=3)
         assert texts[-1] not in [h.passage.text for h in plain]
         reranking = Retriever(store, encoder, reranker=reader, rerank_depth=21)

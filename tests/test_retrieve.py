@@ -229,8 +229,7 @@ def test_requests_at_the_same_time_keep_their_tasks_and_filters() -> None:
     with open_store(":memory:", "town", meeting) as store:
         store.upsert(stored, meeting._embed([text for text, _ in texts]))
         retriever = TaskRetriever(Retriever(store, meeting), mode="dense", k=1)
-        no_llm: Any = "no_text"
-        engine = RetrieverQueryEngine(retriever, get_response_synthesizer(response_mode=no_llm, llm=MockLLM()))
+        engine = RetrieverQueryEngine(retriever, get_response_synthesizer(llm=MockLLM()))
 
         async def together() -> list[Any]:
             asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(len(asked)))  # all of them meet
