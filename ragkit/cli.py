@@ -149,6 +149,33 @@ def ask(
 
 
 @app.command()
+def reindex(
+    corpus: Corpus,
+    model: Model = "",
+    rollback: Annotated[bool, typer.Option(help="make the generation before the current one current again")] = False,
+    store: Location = "",
+    as_json: AsJson = False,
+) -> None:
+    """Embed a corpus anew by another model, without its documents: its passages are read out of the store."""
+    settings = Settings()
+    place = store or settings.store
+    with _failing_in_one_line():
+        from ragkit import reindex as r
+
+        if rollback:
+            fingerprint = r.roll_back(place, corpus, settings.qdrant)
+            _print(as_json, {"current": fingerprint}, f"{corpus} is at {fingerprint} again: use the model of that name")
+            return
+        from ragkit.encoder import LocalEncoder
+
+        encoder = LocalEncoder.load(model or settings.model)
+        report = r.reindex(place, corpus, encoder, settings=settings.qdrant, progress=True)
+        now = encoder.fingerprint
+        text = f"{report.passages} passages, {report.embedded} embedded; was {report.previous}, is {now}"
+        _print(as_json, {**asdict(report), "current": now}, text)
+
+
+@app.command()
 def evaluate(
     data: Annotated[Path, typer.Argument(help="folder with queries.jsonl and qrels.tsv, in BEIR's layout")],
     corpus: Corpus,
@@ -249,9 +276,8 @@ def _where(source: str, since: str, until: str, metadata: list[str] | None) -> W
 
 @contextmanager
 def _opened(corpus: str, store: str, model: str, tenant: str, *, create: bool) -> Iterator[tuple[Store, LocalEncoder]]:
-    """The store and encoder of a command; what goes wrong inside becomes one line and exit code 1."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    try:
+    """The store and encoder of a command."""
+    with _failing_in_one_line():
         settings = Settings()
         from ragkit.encoder import LocalEncoder
         from ragkit.store import open_store
@@ -260,6 +286,14 @@ def _opened(corpus: str, store: str, model: str, tenant: str, *, create: bool) -
         place, own = store or settings.store, tenant or settings.tenant
         with open_store(place, corpus, encoder, tenant=own, qdrant_settings=settings.qdrant, create=create) as it:
             yield it, encoder
+
+
+@contextmanager
+def _failing_in_one_line() -> Iterator[None]:
+    """What goes wrong inside becomes one line and exit code 1."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    try:
+        yield
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         print(f"ragkit: {error}", file=sys.stderr)
         raise typer.Exit(1) from error

@@ -7,6 +7,10 @@ code: they differ in the client that :func:`open_store` makes. Dense and BM25 ve
 side from the first day, and the engine fuses the two rankings (RRF). Payloads are LlamaIndex nodes plus
 our Passage fields, so plain LlamaIndex reads our collections and we read what it adds to them. A collection
 belongs to one, or is shared by tenants for ever; a shared one cannot be opened without saying for whom.
+
+A corpus may have several collections, its generations, one for each encoder it was embedded by (reindex.py).
+One is current: on a server that to which the alias ``<corpus>`` points, in a folder the one that
+``<corpus>.json`` names. Both are swapped atomically, and no other generation can be opened by mistake.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException
 
 from ragkit import filters, nodes, qdrant
+from ragkit.generations import Folder, Generations, Server
 from ragkit.owner import CorpusInUse, StoreError
 from ragkit.qdrant import DENSE, PAGE, SPARSE, UPSERT
 from ragkit.settings import QdrantSettings
@@ -74,11 +79,13 @@ def open_store(
     tenant: str | None = None,
     qdrant_settings: QdrantSettings | None = None,
     create: bool = True,
+    generation: bool = False,
 ) -> Store:
     """The corpus at ``location``: a folder (embedded engine), ``":memory:"``, or the URL of a Qdrant server.
 
     A corpus that is not there yet is made, or with ``create=False`` refused (:class:`CorpusNotFound`). Made
     with a ``tenant``, it is shared by tenants, and everything done here is done to that tenant's part.
+    ``generation=True`` opens, or makes, the encoder's own generation although another one is current.
     Raises :class:`FingerprintMismatch` where it exists under another encoder only, :class:`CorpusInUse`
     where another process owns the folder, ValueError for settings that the place cannot honour.
     """
@@ -106,25 +113,36 @@ def open_store(
         root = Path(location).expanduser().resolve()
         existing = [folder.parent.name for folder in root.glob("*--*/collection.json")]
     try:
-        _refuse_absent(name, existing, place, create)
+        generations: Generations | None = None
+        if server:
+            generations = Server(client)
+        elif root is not None:
+            generations = Folder(root)
+        current = generations.current(corpus) if generations else None
+        if not generation:
+            _refuse_absent(name, existing, current, place, create)
         if root is not None:
             client = _embedded(root / name)
-        return Store(client, place, corpus, encoder, tenant=tenant, qdrant_settings=settings)
+        store = Store(client, place, corpus, encoder, tenant=tenant, qdrant_settings=settings, previous=current)
+        if generations and generations.current(corpus) is None:
+            generations.make_current(corpus, encoder.fingerprint)
+        return store
     except BaseException:
         if client is not None:
             client.close()
         raise
 
 
-def _refuse_absent(name: str, existing: Sequence[str], place: str, create: bool) -> None:
+def _refuse_absent(name: str, existing: Sequence[str], current: str | None, place: str, create: bool) -> None:
     corpus, _, fingerprint = name.rpartition("--")
-    if name in existing:
+    if name in existing and current in (None, fingerprint):
         return
     others = sorted(n.removeprefix(f"{corpus}--") for n in existing if n.startswith(f"{corpus}--"))
     if others:
         raise FingerprintMismatch(
-            f"corpus {corpus!r} at {place} was embedded by encoder {', '.join(others)}, this encoder is {fingerprint}: "
-            "their vectors cannot be compared. Load the old model, or ingest again under a new corpus name"
+            f"corpus {corpus!r} at {place} is embedded by encoder {current or ', '.join(others)}, this encoder is "
+            f"{fingerprint}: their vectors cannot be compared. Load that model, or `ragkit reindex --corpus {corpus}` "
+            "with this one, which reads the passages out of the store"
         )
     if not create:
         corpora = sorted({n.rpartition("--")[0] for n in existing if "--" in n})
@@ -166,6 +184,7 @@ class Store:
         *,
         tenant: str | None = None,
         qdrant_settings: QdrantSettings | None = None,
+        previous: str | None = None,
     ) -> None:
         self.location = location
         self.corpus = corpus
@@ -186,7 +205,7 @@ class Store:
         }
         made = not client.collection_exists(self.collection)
         if made:
-            self._create(identity)
+            self._create(identity | ({"previous": previous} if previous else {}))
         info = client.get_collection(self.collection)
         found = info.config.metadata or {}
         wrong = {key: (found.get(key), value) for key, value in identity.items() if found.get(key) != value}
@@ -315,6 +334,34 @@ class Store:
             ).hits
             stored |= {str(hit.value) for hit in hits}
         return stored
+
+    def pages(self) -> Iterator[list[models.Record]]:
+        """All points as they are stored, payloads whole, vectors left out: everybody's where tenants share them."""
+        offset = None
+        while True:
+            records, offset = self._whole.scroll(self.collection, limit=UPSERT, offset=offset, with_payload=True)
+            if records:
+                yield records
+            if offset is None:
+                return
+
+    def payloads(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Whole, of those of these points that are stored, whoever's."""
+        found = self._whole.retrieve(self.collection, ids=list(ids), with_payload=True)
+        return {str(record.id): record.payload or {} for record in found}
+
+    def put(self, records: Sequence[models.Record], embeddings: np.ndarray) -> None:
+        """Store points of another generation with ``embeddings`` (N, D) of this one, payloads as they are."""
+        points = []
+        for record, embedding in zip(records, embeddings, strict=True):
+            point = _point(nodes.from_payload(str(record.id), record.payload), embedding)
+            points.append(point.model_copy(update={"payload": record.payload}))
+        self._whole.upsert(self.collection, points=points, wait=True)
+
+    def drop(self, ids: Sequence[str]) -> None:
+        """Remove these points, whoever's."""
+        if ids:
+            self._whole.delete(self.collection, points_selector=list(ids), wait=True)
 
     def count(self) -> int:
         return self._client.count(self.collection, exact=True).count

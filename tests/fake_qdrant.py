@@ -37,6 +37,10 @@ class FakeQdrant:
             return {"title": "recorder", "version": version("qdrant-client")}
         if path == "/collections":
             return self.local.get_collections()
+        if path == "/aliases":
+            return self.local.get_aliases()
+        if path == "/collections/aliases":
+            return self.local.update_collection_aliases(models.ChangeAliasesOperation(**body).actions)
         found = re.fullmatch(r"/collections/([^/]+)(/.*)?", path)
         assert found, path
         name, rest = found[1], found[2] or ""
