@@ -79,6 +79,34 @@ def test_every_way_of_asking_finds_ones_own(shared: Store, encoder: HashEncoder)
         assert set(expand(store, hits, 4)[0].passage.text.split("\n")) == {p.text for p in OWN[tenant]}
 
 
+def test_answers_are_those_of_a_store_with_nobody_else_in_it(shared: Store, encoder: HashEncoder) -> None:
+    """Ranks and scores too: what others have takes no place in a ranking, and makes no word common."""
+    dense, rng = np.eye(1, 64, dtype=np.float32)[0], np.random.default_rng(0)
+
+    def around(count: int, noise: float) -> np.ndarray:  # no two are as near to the query as each other
+        rows = dense + rng.normal(size=(count, 64)) * noise
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+    mine = around(5, 1.0)
+    shared.upsert(OWN["ada"], mine)
+    crowd = [dataclasses.replace(passage("🙂", n % 5), id=str(uuid.uuid4())) for n in range(150)]
+    shared.for_tenant("🙂").upsert(crowd, around(150, 0.1))
+    sparse = sparse_query("ferry", "en")
+    with open_store(":memory:", "alone", encoder) as alone:
+        alone.upsert(OWN["ada"], mine)
+        for query in (
+            {"dense": dense},
+            {"sparse": sparse},
+            {"sparse": sparse, "sparse_lang": "en"},
+            {"dense": dense, "sparse": sparse, "depth": 3},
+            {"dense": dense, "sparse": sparse, "depth": 3, "diversity": 0.4},
+            {"dense": dense, "diversity": 0.4, "depth": 3},
+        ):
+            ours, theirs = shared.search(**query, k=3), alone.search(**query, k=3)
+            assert [h.passage.id for h in ours] == [h.passage.id for h in theirs]
+            assert [h.score for h in ours] == pytest.approx([h.score for h in theirs], rel=1e-4)
+
+
 def test_deleting_deletes_ones_own(shared: Store) -> None:
     shared.delete([i for ids in IDS.values() for i in ids])
     assert shared.count() == 0
