@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import HashEncoder
-from fake_qdrant import serving
+from conftest import SERVER, WITH_SERVER, HashEncoder, opened
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qdrant_client import models
@@ -43,14 +42,12 @@ def fill(store: Store) -> None:
         theirs.upsert(OWN[tenant], store.encoder.encode_passages([p.text for p in OWN[tenant]]))
 
 
-@pytest.fixture(params=["memory", "embedded", "rest"])
-def shared(request: pytest.FixtureRequest, tmp_path: Path, encoder: HashEncoder) -> Iterator[Store]:
+@pytest.fixture
+def shared(location: str, encoder: HashEncoder) -> Iterator[Store]:
     """Ada's store, over a collection where everyone has five passages."""
-    with serving() as (_, url):
-        location = {"memory": ":memory:", "embedded": str(tmp_path / "store"), "rest": url}[request.param]
-        with open_store(location, "town", encoder, tenant="ada") as store:
-            fill(store)
-            yield store
+    with opened(location, encoder, tenant="ada") as store:
+        fill(store)
+        yield store
 
 
 def everything(store: Store) -> dict[str, Any]:
@@ -236,10 +233,10 @@ def vector(seed: int) -> list[float]:
     return np.random.default_rng(seed).normal(size=64).astype(np.float32).tolist()
 
 
-@pytest.fixture(scope="module", params=["memory", "embedded"])
+@pytest.fixture(scope="module", params=["memory", "embedded", pytest.param("server", marks=WITH_SERVER)])
 def arena(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    location = ":memory:" if request.param == "memory" else str(tmp_path_factory.mktemp("arena"))
-    with open_store(location, "arena", HashEncoder(), tenant="ada") as store:
+    places = {"memory": ":memory:", "embedded": str(tmp_path_factory.mktemp("arena")), "server": SERVER}
+    with opened(places[request.param], HashEncoder(), tenant="ada") as store:
         yield store
 
 
