@@ -104,7 +104,7 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Find the passages that serve a query, in whatever language they are."""
-    asked = _request(task, instruction, mode, lang) | {"where": _where(source, since, until, where)}
+    asked: dict[str, Any] = _request(task, instruction, mode, lang) | {"where": _where(source, since, until, where)}
     with _retriever(corpus, store, model, tenant) as retriever:
         hits = retriever.search(query, k=k, diversity=diversity, **asked)
         _print(as_json, {"hits": [_hit(hit) for hit in hits]}, "\n".join(map(show, hits)) or "nothing found")
@@ -130,7 +130,7 @@ def ask(
     as_json: AsJson = False,
 ) -> None:
     """Answer a question with a sentence of the corpus and its citation, or say that the corpus doesn't."""
-    asked = _request(task, instruction, mode, lang) | {"where": _where(source, since, until, where)}
+    asked: dict[str, Any] = _request(task, instruction, mode, lang) | {"where": _where(source, since, until, where)}
     with _retriever(corpus, store, model, tenant) as retriever:
         from ragkit.answer import extractive_answer
 
@@ -199,7 +199,7 @@ def evaluate(
     """Score the corpus as it is deployed on your own questions; exit code 3 where that is worse than allowed."""
     from ragkit import evaluate as ev
 
-    asked = _request(task, instruction, mode, lang) | {"where": _where(source, since, until, where)}
+    asked: dict[str, Any] = _request(task, instruction, mode, lang) | {"where": _where(source, since, until, where)}
     try:
         limits = ev.parse_limits(least or [])
     except ValueError as error:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import HashEncoder
-from fake_qdrant import serving
+from conftest import HashEncoder, opened
 
 from ragkit.filters import where_filter
 from ragkit.retrieve import Retriever, expand
@@ -31,14 +30,10 @@ PASSAGES = [
 ]
 
 
-@pytest.fixture(params=["memory", "embedded", "rest"])
-def empty(request: pytest.FixtureRequest, tmp_path: Path, encoder: HashEncoder) -> Iterator[Store]:
-    if request.param == "embedded":
-        pytest.importorskip("qdrant_edge", reason="qdrant-edge has no wheel here")
-    with serving() as (_, url):
-        location = {"memory": ":memory:", "embedded": str(tmp_path / "store"), "rest": url}[request.param]
-        with open_store(location, "town", encoder) as store:
-            yield store
+@pytest.fixture
+def empty(location: str, encoder: HashEncoder) -> Iterator[Store]:
+    with opened(location, encoder) as store:
+        yield store
 
 
 @pytest.fixture

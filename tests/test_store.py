@@ -4,7 +4,6 @@ fake_qdrant.py), and on a server where RAGKIT_TEST_QDRANT_URL names one."""
 from __future__ import annotations
 
 import dataclasses
-import os
 import signal
 import subprocess
 import sys
@@ -15,15 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import HashEncoder
-from fake_qdrant import serving
+from conftest import HashEncoder, opened
 
 from ragkit.sparse import sparse_query
 from ragkit.store import CorpusInUse, CorpusNotFound, FingerprintMismatch, Store, StoreError, open_store
 from ragkit.types import Passage
 
 ROOT = Path(__file__).parents[1]
-SERVER = os.environ.get("RAGKIT_TEST_QDRANT_URL", "")
 
 TEXTS = [
     ("ar", "تغادر العبارة إلى ليندا في الساعة التاسعة"),
@@ -48,30 +45,10 @@ def passage(n: int, text: str, lang: str, path: str = "/docs/a.md") -> Passage:
 PASSAGES = [passage(n, text, lang) for n, (lang, text) in enumerate(TEXTS)]
 
 
-def server_corpus() -> str:
-    return f"test-{uuid.uuid4().hex[:8]}"
-
-
-NO_SERVER = pytest.mark.skipif(not SERVER, reason="RAGKIT_TEST_QDRANT_URL is not set")
-
-
-@pytest.fixture(params=["memory", "embedded", "rest", pytest.param("server", marks=NO_SERVER)])
-def location(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "embedded":
-        pytest.importorskip("qdrant_edge", reason="qdrant-edge has no wheel here")
-    if request.param == "rest":
-        with serving() as (_, url):
-            yield url
-        return
-    yield {"memory": ":memory:", "embedded": str(tmp_path / "store"), "server": SERVER}[request.param]
-
-
 @pytest.fixture
 def empty(location: str, encoder: HashEncoder) -> Iterator[Store]:
-    with open_store(location, server_corpus(), encoder) as store:
+    with opened(location, encoder) as store:
         yield store
-        if location == SERVER:
-            store._client.delete_collection(store.collection)
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import HashEncoder
-from fake_qdrant import serving
+from conftest import SERVER, WITH_SERVER, HashEncoder, opened
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qdrant_client import models
@@ -43,14 +42,12 @@ def fill(store: Store) -> None:
         theirs.upsert(OWN[tenant], store.encoder.encode_passages([p.text for p in OWN[tenant]]))
 
 
-@pytest.fixture(params=["memory", "embedded", "rest"])
-def shared(request: pytest.FixtureRequest, tmp_path: Path, encoder: HashEncoder) -> Iterator[Store]:
+@pytest.fixture
+def shared(location: str, encoder: HashEncoder) -> Iterator[Store]:
     """Ada's store, over a collection where everyone has five passages."""
-    with serving() as (_, url):
-        location = {"memory": ":memory:", "embedded": str(tmp_path / "store"), "rest": url}[request.param]
-        with open_store(location, "town", encoder, tenant="ada") as store:
-            fill(store)
-            yield store
+    with opened(location, encoder, tenant="ada") as store:
+        fill(store)
+        yield store
 
 
 def everything(store: Store) -> dict[str, Any]:
@@ -77,6 +74,34 @@ def test_every_way_of_asking_finds_ones_own(shared: Store, encoder: HashEncoder)
         assert store.documents(["doc"]) == {"doc"}
         hits = Retriever(store, encoder).search("the ferry leaves", k=1)
         assert set(expand(store, hits, 4)[0].passage.text.split("\n")) == {p.text for p in OWN[tenant]}
+
+
+def test_answers_are_those_of_a_store_with_nobody_else_in_it(shared: Store, encoder: HashEncoder) -> None:
+    """Ranks and scores too: what others have takes no place in a ranking, and makes no word common."""
+    dense, rng = np.eye(1, 64, dtype=np.float32)[0], np.random.default_rng(0)
+
+    def around(count: int, noise: float) -> np.ndarray:  # no two are as near to the query as each other
+        rows = dense + rng.normal(size=(count, 64)) * noise
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+    mine = around(5, 1.0)
+    shared.upsert(OWN["ada"], mine)
+    crowd = [dataclasses.replace(passage("🙂", n % 5), id=str(uuid.uuid4())) for n in range(150)]
+    shared.for_tenant("🙂").upsert(crowd, around(150, 0.1))
+    sparse = sparse_query("ferry", "en")
+    with open_store(":memory:", "alone", encoder) as alone:
+        alone.upsert(OWN["ada"], mine)
+        for query in (
+            {"dense": dense},
+            {"sparse": sparse},
+            {"sparse": sparse, "sparse_lang": "en"},
+            {"dense": dense, "sparse": sparse, "depth": 3},
+            {"dense": dense, "sparse": sparse, "depth": 3, "diversity": 0.4},
+            {"dense": dense, "diversity": 0.4, "depth": 3},
+        ):
+            ours, theirs = shared.search(**query, k=3), alone.search(**query, k=3)
+            assert [h.passage.id for h in ours] == [h.passage.id for h in theirs]
+            assert [h.score for h in ours] == pytest.approx([h.score for h in theirs], rel=1e-4)
 
 
 def test_deleting_deletes_ones_own(shared: Store) -> None:
@@ -208,16 +233,23 @@ def vector(seed: int) -> list[float]:
     return np.random.default_rng(seed).normal(size=64).astype(np.float32).tolist()
 
 
-@pytest.fixture(scope="module", params=["memory", "embedded"])
+@pytest.fixture(scope="module", params=["memory", "embedded", pytest.param("server", marks=WITH_SERVER)])
 def arena(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    location = ":memory:" if request.param == "memory" else str(tmp_path_factory.mktemp("arena"))
-    with open_store(location, "arena", HashEncoder(), tenant="ada") as store:
+    places = {"memory": ":memory:", "embedded": str(tmp_path_factory.mktemp("arena")), "server": SERVER}
+    with opened(places[request.param], HashEncoder(), tenant="ada") as store:
         yield store
+
+
+POINTS: list[models.PointStruct] = []  # what fill writes, to be put back past the tenants in one request
 
 
 def reset(store: Store) -> dict[str, Any]:
     store._whole.delete(store.collection, points_selector=models.Filter())
-    fill(store)
+    if not POINTS:
+        fill(store)
+        found, _ = store._whole.scroll(store.collection, limit=1000, with_payload=True, with_vectors=True)
+        POINTS.extend(models.PointStruct(id=r.id, vector=r.vector, payload=r.payload) for r in found)
+    store._whole.upsert(store.collection, points=POINTS)
     return everything(store)
 
 
