@@ -2,16 +2,22 @@
 
 Layers, lower first; each imports only those above it in this list:
 
-    types, task, settings        records, instructions, RAGKIT_* variables
+    types, task, settings        records, instructions, RAGKIT_* variables and knobs
     language, sparse, metrics    which language a text is in; BM25 vectors; ndcg, recall, mrr
     endpoint, pace, llm          chat with a model behind any OpenAI-compatible or Azure endpoint
     split, readers               text -> sentences -> passages; files -> documents
     mini, encoder                the packaged model; texts -> embeddings: BOS ... EOS, pooling (torch)
     embedding                    TaskEmbedding, the encoder as a LlamaIndex embedding
-    owner, edge, nodes, store    the embedded engine and its lock; one collection per corpus and encoder
+    owner, edge                  the embedded engine and its lock
+    filters, tenant, qdrant      what is looked for, whose it is, and how a collection is laid out
+    generations                  which of a corpus's collections, one for each encoder it had, is the current one
+    nodes, store                 a passage as a LlamaIndex node; one collection per corpus and encoder
+    rerank                       a second reading of the hits, by an endpoint or a cross-encoder
     ingest, retrieve, answer     files -> store; dense, sparse, hybrid search; hits -> the sentence that answers
+    reindex, live                another embedder for a stored corpus; a retriever exchanged under searches
     markers, grounded            hits -> an answer worded by a chat model, its citations checked
-    cli                          ragkit ingest | search | ask
+    evaluate                     what the deployed store is worth on your own questions
+    cli                          ragkit ingest | search | ask | reindex | evaluate
 
 Importing ``ragkit`` loads neither torch nor LlamaIndex: import the module you need.
 """

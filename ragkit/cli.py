@@ -1,25 +1,28 @@
-"""``ragkit ingest | search | ask``: documents in, passages and cited answers out.
+"""``ragkit ingest | search | ask | evaluate``: documents in, passages and cited answers out, and how right they are.
 
 For people by default. With ``--json`` the last line of standard output is one JSON document, and
-everything else goes to standard error. Exit code 0, 1 (the work failed) or 2 (wrong usage). Defaults
-come from ``RAGKIT_*`` variables (settings.py). Heavy imports wait until a command needs them, so that
-help and usage errors are instant.
+everything else goes to standard error. Exit code 0, 1 (the work failed), 2 (wrong usage) or 3 (evaluate:
+worse than allowed). Defaults come from ``RAGKIT_*`` variables (settings.py). Heavy imports wait until a
+command needs them, so that help and usage errors are instant.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ragkit.settings import Settings
 from ragkit.task import DEFAULT_TASK, TASKS, Task
-from ragkit.types import Answer, Hit
+from ragkit.types import Answer, Hit, Value, Where, moment
 
 if TYPE_CHECKING:
     from ragkit.encoder import Encoder, LocalEncoder
@@ -44,6 +47,12 @@ TaskName = Annotated[str, typer.Option("--task", help=f"one of {', '.join(TASKS)
 Instruction = Annotated[str, typer.Option(help="a task of your own, in one sentence")]
 ModeName = Annotated[str, typer.Option(help=f"one of {', '.join(MODES)}")]
 Lang = Annotated[str, typer.Option(help="only passages in this language, for example 'zh'")]
+Source = Annotated[str, typer.Option(help="only passages of this file, or of files below this folder")]
+Since = Annotated[str, typer.Option(help="only passages dated this day or later, as 2026-01-31")]
+Until = Annotated[str, typer.Option(help="only passages dated this day or earlier")]
+Meta = Annotated[list[str] | None, typer.Option("--where", help="only passages with this metadata, as 'author=Ana'")]
+Tenant = Annotated[str, typer.Option(help="whose part of a shared corpus [RAGKIT_TENANT]")]
+Diversity = Annotated[float, typer.Option(min=0, max=1, help="prefer passages unlike those before them")]
 Count = Annotated[int, typer.Option("-k", min=1, help="hits")]
 
 
@@ -51,12 +60,13 @@ Count = Annotated[int, typer.Option("-k", min=1, help="hits")]
 def ingest(
     paths: Annotated[list[str], typer.Argument(help="files and folders")],
     corpus: Corpus,
+    tenant: Tenant = "",
     store: Location = "",
     model: Model = "",
     as_json: AsJson = False,
 ) -> None:
     """Bring a corpus up to date with files and folders: txt, md, html, pdf, docx, jsonl."""
-    with _opened(corpus, store, model, create=True) as (opened, encoder):
+    with _opened(corpus, store, model, tenant, create=True) as (opened, encoder):
         from ragkit.ingest import ingest as run
 
         report = run(paths, opened, encoder, passage_tokens=Settings().passage_tokens, progress=True)
@@ -82,15 +92,21 @@ def search(
     instruction: Instruction = "",
     mode: ModeName = MODES[0],
     lang: Lang = "",
+    source: Source = "",
+    since: Since = "",
+    until: Until = "",
+    where: Meta = None,
+    diversity: Diversity = 0.0,
     k: Count = 10,
+    tenant: Tenant = "",
     store: Location = "",
     model: Model = "",
     as_json: AsJson = False,
 ) -> None:
     """Find the passages that serve a query, in whatever language they are."""
-    asked = _request(task, instruction, mode, lang)
-    with _retriever(corpus, store, model) as retriever:
-        hits = retriever.search(query, k=k, **asked)
+    asked: dict[str, Any] = _request(task, instruction, mode, lang) | {"where": _where(source, since, until, where)}
+    with _retriever(corpus, store, model, tenant) as retriever:
+        hits = retriever.search(query, k=k, diversity=diversity, **asked)
         _print(as_json, {"hits": [_hit(hit) for hit in hits]}, "\n".join(map(show, hits)) or "nothing found")
 
 
@@ -102,18 +118,26 @@ def ask(
     instruction: Instruction = "",
     mode: ModeName = MODES[0],
     lang: Lang = "",
+    source: Source = "",
+    since: Since = "",
+    until: Until = "",
+    where: Meta = None,
+    diversity: Diversity = 0.0,
     k: Count = 10,
-    llm: Annotated[str, typer.Option(help="a chat model that words the answer; see RAGKIT_LLM_URL [RAGKIT_LLM]")] = "",
-    extractive: Annotated[bool, typer.Option(help="a sentence of the corpus, whatever RAGKIT_LLM says")] = False,
+    llm: Annotated[
+        str, typer.Option(help="a chat model that words the answer; see RAGKIT_LLM_URL [RAGKIT_LLM_MODEL]")
+    ] = "",
+    extractive: Annotated[bool, typer.Option(help="a sentence of the corpus, whatever RAGKIT_LLM_MODEL says")] = False,
+    tenant: Tenant = "",
     store: Location = "",
     model: Model = "",
     as_json: AsJson = False,
 ) -> None:
     """Answer a question from the corpus, with citations, or say that the corpus doesn't."""
-    asked = _request(task, instruction, mode, lang)
-    with _retriever(corpus, store, model) as retriever:
-        hits = retriever.search(query, k=k, **asked)
-        name = "" if extractive else llm or Settings().llm
+    asked: dict[str, Any] = _request(task, instruction, mode, lang) | {"where": _where(source, since, until, where)}
+    with _retriever(corpus, store, model, tenant) as retriever:
+        hits = retriever.search(query, k=k, diversity=diversity, **asked)
+        name = "" if extractive else llm or Settings().llm.model
         if name:
             answer = _grounded(query, hits, name, retriever.encoder, quiet=as_json)
         else:
@@ -149,14 +173,12 @@ def _grounded(query: str, hits: list[Hit], name: str, encoder: Encoder, *, quiet
         from ragkit.llm import Chat, ChatError
     except ImportError as error:
         raise RuntimeError(f"{error}: pip install 'ragkit[llm]' to have a model word answers") from error
-    settings = Settings()
-    endpoint = Endpoint(
-        name, base_url=settings.llm_url, api_key_env="RAGKIT_LLM_API_KEY", temperature=0.0, max_tokens=1024
-    )
+    settings = Settings().llm
+    endpoint = Endpoint(name, base_url=settings.url, api_key_env="RAGKIT_LLM_API_KEY", temperature=0.0, max_tokens=1024)
 
     async def run() -> Answer:
         answer = Answer(None)
-        async with Chat(endpoint, key=settings.llm_api_key) as chat:
+        async with Chat(endpoint, key=settings.api_key) as chat:
             async for piece in stream_answer(query, hits, chat, encoder):
                 if isinstance(piece, Answer):
                     answer = piece
@@ -172,6 +194,76 @@ def _grounded(query: str, hits: list[Hit], name: str, encoder: Encoder, *, quiet
         raise RuntimeError(f"{error} (--extractive answers without a model)") from error
 
 
+@app.command()
+def reindex(
+    corpus: Corpus,
+    model: Model = "",
+    rollback: Annotated[bool, typer.Option(help="make the generation before the current one current again")] = False,
+    store: Location = "",
+    as_json: AsJson = False,
+) -> None:
+    """Embed a corpus anew by another model, without its documents: its passages are read out of the store."""
+    settings = Settings()
+    place = store or settings.store
+    with _failing_in_one_line():
+        from ragkit import reindex as r
+
+        if rollback:
+            fingerprint = r.roll_back(place, corpus, settings.qdrant)
+            _print(as_json, {"current": fingerprint}, f"{corpus} is at {fingerprint} again: use the model of that name")
+            return
+        from ragkit.encoder import LocalEncoder
+
+        encoder = LocalEncoder.load(model or settings.model)
+        report = r.reindex(place, corpus, encoder, settings=settings.qdrant, progress=True)
+        now = encoder.fingerprint
+        text = f"{report.passages} passages, {report.embedded} embedded; was {report.previous}, is {now}"
+        _print(as_json, {**asdict(report), "current": now}, text)
+
+
+@app.command()
+def evaluate(
+    data: Annotated[Path, typer.Argument(help="folder with queries.jsonl and qrels.tsv, in BEIR's layout")],
+    corpus: Corpus,
+    task: TaskName = "",
+    instruction: Instruction = "",
+    mode: ModeName = MODES[0],
+    lang: Lang = "",
+    source: Source = "",
+    since: Since = "",
+    until: Until = "",
+    where: Meta = None,
+    least: Annotated[list[str] | None, typer.Option("--min", help="lowest score allowed, as 'ndcg@10=0.5'")] = None,
+    baseline: Annotated[Path | None, typer.Option(help="an earlier --out, to compare with")] = None,
+    tolerance: Annotated[float, typer.Option(min=0, help="how far below the baseline is allowed")] = 0.01,
+    out: Annotated[Path | None, typer.Option(help="file to write the scores to")] = None,
+    tenant: Tenant = "",
+    store: Location = "",
+    model: Model = "",
+    as_json: AsJson = False,
+) -> None:
+    """Score the corpus as it is deployed on your own questions; exit code 3 where that is worse than allowed."""
+    from ragkit import evaluate as ev
+
+    asked: dict[str, Any] = _request(task, instruction, mode, lang) | {"where": _where(source, since, until, where)}
+    try:
+        limits = ev.parse_limits(least or [])
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--min") from error
+    with _retriever(corpus, store, model, tenant) as retriever:
+        before = ev.scores_of(baseline) if baseline else {}
+        report = ev.evaluate(retriever, ev.read_questions(data), **asked)
+        worse = ev.regressions(report.scores, limits, before, tolerance)
+        document = {**asdict(report), "mode": mode, "worse": worse}
+        if out:
+            out.write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", "utf-8")
+        lines = [f"{name} {value:.4f}" for name, value in report.scores.items()]
+        lines += [f"{report.questions} questions, {len(report.missing)} of {report.documents} documents not stored"]
+        _print(as_json, document, "\n".join(lines + worse))
+    if worse:
+        raise typer.Exit(3)
+
+
 def show(hit: Hit) -> str:
     """A hit as two lines of text."""
     text = " ".join(hit.passage.text.split())
@@ -182,7 +274,7 @@ def show(hit: Hit) -> str:
 def _hit(hit: Hit) -> dict[str, Any]:
     p = hit.passage
     return {"rank": hit.rank, "id": p.id, "score": hit.score, "lang": p.lang, "document": p.document, "path": p.path,
-            "title": p.title, "text": p.text}  # fmt: skip
+            "title": p.title, "date": p.date, "metadata": dict(p.metadata), "text": p.text}  # fmt: skip
 
 
 def _request(task: str, instruction: str, mode: str, lang: str) -> dict[str, Any]:
@@ -205,29 +297,62 @@ def _request(task: str, instruction: str, mode: str, lang: str) -> dict[str, Any
     return {"task": own, "mode": mode, "lang": wanted}
 
 
+def _where(source: str, since: str, until: str, metadata: list[str] | None) -> Where | None:
+    """A value of ``--where`` is JSON if it can be (2026, true, ["a", "b"]), else text."""
+    wanted: dict[str, Any] = {}
+    for text in metadata or []:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise typer.BadParameter(f"{text!r}: write NAME=VALUE", param_hint="--where")
+        try:
+            wanted[name] = json.loads(value)
+        except ValueError:
+            wanted[name] = value
+        several = wanted[name] if isinstance(wanted[name], list) else [wanted[name]]
+        if not several or not all(isinstance(one, Value) for one in several):
+            raise typer.BadParameter(f"{text!r}: a text, a number, true, false, or a list", param_hint="--where")
+    for option, day in (("--since", since), ("--until", until)):
+        try:
+            _ = day and moment(day)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint=option) from error
+    path = Path(os.path.abspath(source)).as_posix() if source else ""  # noqa: PTH100  (as ingest: links not followed)
+    return Where(path, since, until, wanted) if path or since or until or wanted else None
+
+
 @contextmanager
-def _opened(corpus: str, store: str, model: str, *, create: bool) -> Iterator[tuple[Store, LocalEncoder]]:
-    """The store and encoder of a command; what goes wrong inside becomes one line and exit code 1."""
-    settings = Settings()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    try:
+def _opened(corpus: str, store: str, model: str, tenant: str, *, create: bool) -> Iterator[tuple[Store, LocalEncoder]]:
+    """The store and encoder of a command."""
+    with _failing_in_one_line():
+        settings = Settings()
         from ragkit.encoder import LocalEncoder
         from ragkit.store import open_store
 
         encoder = LocalEncoder.load(model or settings.model)
-        with open_store(store or settings.store, corpus, encoder, api_key=settings.qdrant_api_key, create=create) as it:
+        place, own = store or settings.store, tenant or settings.tenant
+        with open_store(place, corpus, encoder, tenant=own, qdrant_settings=settings.qdrant, create=create) as it:
             yield it, encoder
+
+
+@contextmanager
+def _failing_in_one_line() -> Iterator[None]:
+    """What goes wrong inside becomes one line and exit code 1."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    try:
+        yield
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         print(f"ragkit: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
 
 
 @contextmanager
-def _retriever(corpus: str, store: str, model: str) -> Iterator[Retriever]:
-    with _opened(corpus, store, model, create=False) as (opened, encoder):
+def _retriever(corpus: str, store: str, model: str, tenant: str) -> Iterator[Retriever]:
+    with _opened(corpus, store, model, tenant, create=False) as (opened, encoder):
+        from ragkit.rerank import load_reranker
         from ragkit.retrieve import Retriever
 
-        yield Retriever(opened, encoder)
+        wanted = Settings().rerank
+        yield Retriever(opened, encoder, reranker=load_reranker(wanted), rerank_depth=wanted.depth)
 
 
 def _print(as_json: bool, document: dict[str, Any], text: str) -> None:

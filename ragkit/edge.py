@@ -28,7 +28,9 @@ from ragkit.edge_models import (
     from_id,
     from_records,
     from_scored,
+    to_config,
     to_filter,
+    to_index,
     to_params,
     to_prefetch,
     to_query,
@@ -76,22 +78,14 @@ class EdgeClient:
         vectors_config: dict[str, models.VectorParams],
         sparse_vectors_config: dict[str, models.SparseVectorParams] | None = None,
         metadata: dict[str, Any] | None = None,
+        on_disk_payload: bool | None = None,
         **unsupported: Any,
     ) -> bool:
         self._check(collection_name, unsupported)
         if self._open is not None:
             raise StoreError(f"{self.folder} already holds its collection: delete it first")
         sparse = sparse_vectors_config or {}
-        config = edge.EdgeConfig(
-            vectors={
-                name: edge.EdgeVectorParams(size=v.size, distance=getattr(edge.Distance, v.distance.value))
-                for name, v in vectors_config.items()
-            },
-            sparse_vectors={
-                name: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf if v.modifier else None)
-                for name, v in sparse.items()
-            },
-        )
+        config = to_config(vectors_config, sparse, on_disk_payload)
         shutil.rmtree(self.folder / "shard", ignore_errors=True)  # what a killed creation left
         self._open = edge.EdgeShard.create(str(self.folder / "shard"), config)
         params = models.CollectionParams(vectors=vectors_config, sparse_vectors=sparse)
@@ -126,23 +120,24 @@ class EdgeClient:
         self, collection_name: str, field_name: str, field_schema: Any, wait: bool = True, **unsupported: Any
     ) -> None:
         self._check(collection_name, unsupported)
-        if models.PayloadSchemaType.KEYWORD.value != getattr(field_schema, "type", field_schema).value:
-            raise TypeError(
-                f"payload index {field_schema!r} on {field_name!r}: the embedded store has keyword ones only"
-            )
-        schema = edge.KeywordIndexParams(prefix=getattr(field_schema, "prefix", None))
-        self._shard.update(edge.UpdateOperation.create_field_index(field_name, schema))
+        self._shard.update(edge.UpdateOperation.create_field_index(field_name, to_index(field_schema)))
 
     # ------------------------------------------------------------------ writing
 
     def upsert(
-        self, collection_name: str, points: Iterable[models.PointStruct], wait: bool = True, **unsupported: Any
+        self,
+        collection_name: str,
+        points: Iterable[models.PointStruct],
+        wait: bool = True,
+        update_filter: models.Filter | None = None,
+        **unsupported: Any,
     ) -> None:
-        """Durable on return: a killed process loses nothing (write-ahead log), nor does a power cut (flush)."""
+        """A point that exists is replaced if ``update_filter`` lets it through, else left alone. Durable on return:
+        a killed process loses nothing (write-ahead log), nor does a power cut (flush)."""
         self._check(collection_name, unsupported)
         batch = [edge.Point(p.id, to_vectors(p.vector), p.payload) for p in points]
         if batch:
-            self._write(edge.UpdateOperation.upsert_points(batch))
+            self._write(edge.UpdateOperation.upsert_points(batch, condition=to_filter(update_filter)))
 
     def upload_points(
         self,

@@ -14,6 +14,76 @@ import qdrant_edge as edge
 from qdrant_client import models
 
 
+def to_config(
+    vectors: dict[str, models.VectorParams], sparse: dict[str, models.SparseVectorParams], on_disk_payload: bool | None
+) -> edge.EdgeConfig:
+    return edge.EdgeConfig(
+        vectors={
+            name: edge.EdgeVectorParams(
+                size=v.size,
+                distance=getattr(edge.Distance, v.distance.value),
+                on_disk=v.on_disk,
+                hnsw_config=_hnsw(v.hnsw_config),
+                quantization_config=_quantization(v.quantization_config),
+            )
+            for name, v in vectors.items()
+        },
+        sparse_vectors={
+            name: edge.EdgeSparseVectorParams(
+                modifier=edge.Modifier.Idf if v.modifier else None, on_disk=v.index.on_disk if v.index else None
+            )
+            for name, v in sparse.items()
+        },
+        on_disk_payload=on_disk_payload,
+    )
+
+
+def _hnsw(config: models.HnswConfigDiff | None) -> edge.HnswIndexConfig | None:
+    if config is None:
+        return None
+    return edge.HnswIndexConfig(
+        m=16 if config.m is None else config.m,  # the server's defaults, where the interface wants a number
+        ef_construct=config.ef_construct or 100,
+        full_scan_threshold=config.full_scan_threshold or 10_000,  # kB
+        on_disk=config.on_disk,
+        payload_m=config.payload_m,
+    )
+
+
+def _quantization(config: Any) -> Any:
+    match config:
+        case None:
+            return None
+        case models.ScalarQuantization(scalar=s):
+            return edge.ScalarQuantizationConfig(edge.ScalarType.Int8, quantile=s.quantile, always_ram=s.always_ram)
+        case models.BinaryQuantization(binary=b):
+            return edge.BinaryQuantizationConfig(always_ram=b.always_ram)
+        case models.TurboQuantization(turbo=t):
+            bits = getattr(edge.TurboQuantBitSize, t.bits.value.capitalize()) if t.bits else None
+            return edge.TurboQuantQuantizationConfig(always_ram=t.always_ram, bits=bits)
+    raise TypeError(f"quantization {config!r}: the embedded store has scalar, binary and TurboQuant")
+
+
+def to_index(schema: Any) -> Any:
+    """A payload index's parameters; of a bare type, that type's defaults."""
+    match schema:
+        case models.KeywordIndexParams():
+            return edge.KeywordIndexParams(prefix=schema.prefix, is_tenant=schema.is_tenant)
+        case models.IntegerIndexParams():
+            return edge.IntegerIndexParams(lookup=schema.lookup, range=schema.range)
+        case models.DatetimeIndexParams() | models.PayloadSchemaType.DATETIME:
+            return edge.DatetimeIndexParams()
+        case models.PayloadSchemaType.KEYWORD:
+            return edge.KeywordIndexParams()
+        case models.PayloadSchemaType.INTEGER:
+            return edge.IntegerIndexParams(lookup=True, range=True)
+        case models.PayloadSchemaType.FLOAT:
+            return edge.FloatIndexParams()
+        case models.PayloadSchemaType.BOOL:
+            return edge.BoolIndexParams()
+    raise TypeError(f"payload index {schema!r}: the embedded store has keyword, integer, float, bool and datetime")
+
+
 def to_vectors(vector: Any) -> Any:
     """A point's vector(s): named or not, dense or sparse."""
     if isinstance(vector, dict):
@@ -27,6 +97,10 @@ def to_query(query: Any, using: str | None) -> Any:
     match query:
         case None:
             return None
+        case models.NearestQuery(nearest=vector, mmr=models.Mmr(diversity=diversity, candidates_limit=candidates)):
+            if diversity is None or candidates is None:
+                raise TypeError("mmr needs diversity and candidates_limit in the embedded store")
+            return edge.Mmr(to_vectors(vector), lambda_=1 - diversity, candidates_limit=candidates, using=using)
         case models.NearestQuery(nearest=vector):
             return to_query(vector, using)
         case models.RrfQuery(rrf=models.Rrf(k=k, weights=weights)):
@@ -54,13 +128,23 @@ def to_prefetch(prefetch: models.Prefetch) -> edge.Prefetch:
 def to_params(params: models.SearchParams | None) -> edge.SearchParams | None:
     if params is None:
         return None
-    if params.quantization or params.acorn:
-        raise TypeError("quantization and acorn search parameters are not translated for the embedded store")
+    if params.acorn:
+        raise TypeError("acorn search parameters are not translated for the embedded store")
+    quantization = None
+    if params.quantization:
+        q = params.quantization
+        quantization = edge.QuantizationSearchParams(
+            ignore=bool(q.ignore), rescore=q.rescore, oversampling=q.oversampling
+        )
     idf = None
     if isinstance(params.idf, models.IdfCorpusParams):
         idf = edge.IdfParams(corpus=to_filter(params.idf.corpus))
     return edge.SearchParams(
-        hnsw_ef=params.hnsw_ef, exact=bool(params.exact), indexed_only=bool(params.indexed_only), idf=idf
+        hnsw_ef=params.hnsw_ef,
+        exact=bool(params.exact),
+        quantization=quantization,
+        indexed_only=bool(params.indexed_only),
+        idf=idf,
     )
 
 
@@ -94,13 +178,19 @@ def _condition(condition: Any) -> Any:
             return edge.FieldCondition(key, match=_match(match))
         case models.FieldCondition(key=key, range=models.Range() as r):
             return edge.FieldCondition(key, range=edge.RangeFloat(gte=r.gte, gt=r.gt, lte=r.lte, lt=r.lt))
+        case models.FieldCondition(key=key, range=models.DatetimeRange() as r):
+            limits = {name: moment.isoformat() for name in ("gte", "gt", "lte", "lt") if (moment := getattr(r, name))}
+            return edge.FieldCondition(key, range=edge.RangeDateTime(**limits))
     raise TypeError(
-        f"condition {condition!r}: the embedded store filters by field match, number range, emptiness and ids"
+        f"condition {condition!r}: the embedded store filters by field match, number or date range, emptiness and ids"
     )
 
 
 def _match(match: Any) -> Any:
     match match:
+        case models.MatchValue(value=bool()):
+            # It would become 1 or 0, which equals no truth value: found nothing, and under must_not everything.
+            raise TypeError(f"match {match!r}: qdrant-edge 0.9 cannot match truth values, so store texts or numbers")
         case models.MatchValue(value=value):
             return edge.MatchValue(value)
         case models.MatchAny(any=values):

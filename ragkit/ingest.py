@@ -139,7 +139,7 @@ class _Run:
             self.unchanged += 1
             self._stale += [id for other, ids in states.items() if other != digest for id in ids if id not in same]
             return
-        passages = _passages(document, digest, self.store.corpus, self.encoder, self.passage_tokens)
+        passages = _passages(document, digest, self.store.namespace, self.encoder, self.passage_tokens)
         if states.keys() - {digest}:
             self.changed += 1
         else:
@@ -166,11 +166,13 @@ class _Run:
             self._waiting = []
 
 
-def _passages(document: Document, digest: str, corpus: str, encoder: Encoder, max_tokens: int) -> list[Passage]:
+def _passages(document: Document, digest: str, namespace: str, encoder: Encoder, max_tokens: int) -> list[Passage]:
     texts = split_passages(document.text, document.lang, encoder.count_tokens, max_tokens)
     return [
         Passage(
-            id=str(uuid.uuid5(NAMESPACE, "\0".join((corpus, document.path, document.id, str(ordinal), _sha256(text))))),
+            id=str(
+                uuid.uuid5(NAMESPACE, "\0".join((namespace, document.path, document.id, str(ordinal), _sha256(text))))
+            ),
             text=text,
             lang=document.lang,
             document=document.id,
@@ -179,6 +181,8 @@ def _passages(document: Document, digest: str, corpus: str, encoder: Encoder, ma
             document_hash=digest,
             document_passages=len(texts),
             title=document.title,
+            date=document.date,
+            metadata=document.metadata,
         )
         for ordinal, text in enumerate(texts)
     ]
@@ -186,7 +190,10 @@ def _passages(document: Document, digest: str, corpus: str, encoder: Encoder, ma
 
 def _document_hash(document: Document, passage_tokens: int) -> str:
     """Everything that a passage's text or payload depends on: a change of any means embedding anew."""
-    return _sha256(json.dumps([SPLIT_VERSION, passage_tokens, document.lang, document.title, document.text]))
+    facts: list[object] = [SPLIT_VERSION, passage_tokens, document.lang, document.title, document.text]
+    if document.date or document.metadata:
+        facts += [document.date, sorted(document.metadata.items())]
+    return _sha256(json.dumps(facts))
 
 
 def _sha256(text: str) -> str:

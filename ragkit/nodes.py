@@ -11,37 +11,49 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from ragkit.language import detect_language
 from ragkit.sparse import SparseVector, sparse_passage, sparse_query, well_formed
-from ragkit.types import UNDETERMINED, Passage
+from ragkit.types import RESERVED, UNDETERMINED, Passage
 
 if TYPE_CHECKING:
     from llama_index.core.schema import TextNode
     from llama_index.vector_stores.qdrant import QdrantVectorStore
 
 _Encode = Callable[[str, str], SparseVector]  # text, language
-_SHOWN = ("title", "lang")  # what an LLM is shown beside the text; paths and hashes would only distract it
+_SHOWN = ("title", "lang", "date")  # what an LLM is shown beside the text; paths and hashes would only distract it
+_OURS = tuple(f.name for f in fields(Passage) if f.name not in ("text", "id", "metadata"))
 
 
 def to_node(passage: Passage) -> TextNode:
-    """Its ``ref_doc_id`` is ``<path>#<document>``, so LlamaIndex can delete by document."""
+    """Its ``ref_doc_id`` is ``<path>#<document>``, so LlamaIndex can delete by document. Raises ValueError for
+    metadata under a name that the payload needs for itself."""
     from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 
-    fields = {name: well_formed(v) if isinstance(v, str) else v for name, v in asdict(passage).items()}
-    text, node_id = fields.pop("text"), fields.pop("id")
-    source = RelatedNodeInfo(node_id=f"{fields['path']}#{fields['document']}")
+    if taken := sorted(RESERVED & passage.metadata.keys()):
+        raise ValueError(f"metadata {', '.join(taken)} of {passage.id}: the payload needs that name, choose another")
+    flat = {name: _clean(getattr(passage, name)) for name in _OURS}
+    flat |= {well_formed(name): _clean(value) for name, value in passage.metadata.items()}
+    if not passage.date:
+        del flat["date"]  # an empty text is no date to the engine
+    source = RelatedNodeInfo(node_id=f"{flat['path']}#{flat['document']}")
     return TextNode(
-        id_=node_id,
-        text=text,
-        metadata=fields,
-        excluded_embed_metadata_keys=list(fields),
-        excluded_llm_metadata_keys=[name for name in fields if name not in _SHOWN],
+        id_=passage.id,
+        text=well_formed(passage.text),
+        metadata=flat,
+        excluded_embed_metadata_keys=list(flat),
+        excluded_llm_metadata_keys=[name for name in flat if name not in _SHOWN],
         relationships={NodeRelationship.SOURCE: source},
     )
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return well_formed(value)
+    return [_clean(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def to_payload(passage: Passage) -> dict[str, Any]:
@@ -64,6 +76,8 @@ def from_payload(passage_id: str, payload: dict[str, Any] | None) -> Passage:
         document_hash=payload.get("document_hash") or "",
         document_passages=payload.get("document_passages") or 0,
         title=payload.get("title") or "",
+        date=payload.get("date") or "",
+        metadata={name: value for name, value in (node.get("metadata") or {}).items() if name not in RESERVED},
     )
 
 

@@ -17,9 +17,9 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-from ragkit.types import Document
+from ragkit.types import RESERVED, Document, Value, moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,9 @@ def read_docx(path: Path) -> Iterator[Document]:
 
 
 def read_jsonl(path: Path) -> Iterator[Document | Skipped]:
-    """BEIR's ``corpus.jsonl``: ``{"_id", "title", "text"}`` a line, and optionally ``desc`` and ``lang``.
+    """BEIR's ``corpus.jsonl``: ``{"_id", "title", "text"}`` a line, and optionally ``desc``, ``lang``,
+    ``date`` (ISO 8601) and ``metadata``, an object. What no filter could use is left out: a date that is none,
+    metadata that are objects themselves, or are called as a field of a passage is.
 
     The document's text is title, description and text, a line each: BEIR's convention is to embed
     ``title + " " + text``, since the text often leaves out what the title has named. So its first
@@ -196,8 +198,31 @@ def _record(line: str) -> Document:
     )
     for lead in (desc, title):
         text = f"{lead}\n{text}".strip() if not text.startswith(lead) else text
-    lang = fields.get("lang")
-    return Document(id=str(key), path="", text=text, lang=lang if isinstance(lang, str) else "", title=title)
+    lang, date, metadata = (fields.get(k) for k in ("lang", "date", "metadata"))
+    return Document(
+        id=str(key),
+        path="",
+        text=text,
+        lang=lang if isinstance(lang, str) else "",
+        title=title,
+        date=date if _is_date(date) else "",
+        metadata={k: v for k, v in metadata.items() if k not in RESERVED and _comparable(v)}
+        if isinstance(metadata, dict)
+        else {},
+    )
+
+
+def _is_date(date: object) -> TypeGuard[str]:
+    try:
+        return isinstance(date, str) and bool(moment(date))
+    except ValueError:
+        return False
+
+
+def _comparable(value: object) -> bool:
+    """A value, or a list of values, that a filter can name."""
+    several = value if isinstance(value, list) and value else [value]
+    return all(isinstance(one, Value) and one == one for one in several)  # NaN equals nothing
 
 
 def _bom(head: bytes) -> str | None:

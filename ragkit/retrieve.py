@@ -1,4 +1,4 @@
-"""Query in, hits out: dense, sparse (BM25), or both fused by the engine.
+"""Query in, hits out: dense, sparse (BM25), or both fused by the engine; then reranked, spread out or widened.
 
 Plain RRF makes hybrid worse than its better half where the halves differ: by 0.12 on Amharic, and across
 languages, where BM25 is nearly blind, 0.39 falls to 0.10. Three things mend that.
@@ -37,10 +37,11 @@ from ragkit import nodes
 from ragkit.language import detect_language
 from ragkit.sparse import coverage, sparse_passage, sparse_query
 from ragkit.task import DEFAULT_TASK, TASKS, Task
-from ragkit.types import UNDETERMINED, Hit
+from ragkit.types import UNDETERMINED, Hit, Where
 
 if TYPE_CHECKING:
     from ragkit.encoder import Encoder
+    from ragkit.rerank import Reranker
     from ragkit.store import Store
 
 Mode = Literal["dense", "sparse", "hybrid"]
@@ -57,9 +58,18 @@ class Fusion:
 
 
 class Retriever:
-    """Searches one store with the encoder that filled it."""
+    """Searches one store with the encoder that filled it; a ``reranker`` then reads the ``rerank_depth`` best
+    beside the query. Safe to share among threads."""
 
-    def __init__(self, store: Store, encoder: Encoder, fusion: Fusion | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        encoder: Encoder,
+        fusion: Fusion | None = None,
+        *,
+        reranker: Reranker | None = None,
+        rerank_depth: int = 50,
+    ) -> None:
         if encoder.fingerprint != store.fingerprint:
             raise ValueError(
                 f"the store was opened for encoder {store.fingerprint}, this one is {encoder.fingerprint}: "
@@ -68,6 +78,8 @@ class Retriever:
         self.store = store
         self.encoder = encoder
         self.fusion = fusion or Fusion()
+        self.reranker = reranker
+        self.rerank_depth = rerank_depth
 
     def search(
         self,
@@ -76,11 +88,17 @@ class Retriever:
         task: Task = TASKS[DEFAULT_TASK],
         mode: Mode = "hybrid",
         lang: str | None = None,
+        where: Where | None = None,
+        diversity: float = 0.0,
         k: int = 10,
     ) -> list[Hit]:
-        """The ``k`` best passages, of language ``lang`` if given. Scores are cosines (dense), BM25 scores
-        (sparse) or 1 / rank (hybrid, which joins rankings and not scores)."""
-        return self.search_batch([query], task=task, mode=mode, lang=lang, k=k)[0]
+        """The ``k`` best passages, of language ``lang`` and from ``where`` if given. Scores are cosines (dense),
+        BM25 scores (sparse), 1 / rank (hybrid, which joins rankings and not scores) or the reranker's.
+
+        ``diversity`` (0 to 1) prefers passages unlike those before them, see :meth:`Store.search`; a reranker
+        would undo it, so it is refused beside one.
+        """
+        return self.search_batch([query], task=task, mode=mode, lang=lang, where=where, diversity=diversity, k=k)[0]
 
     def search_batch(
         self,
@@ -89,6 +107,8 @@ class Retriever:
         task: Task = TASKS[DEFAULT_TASK],
         mode: Mode = "hybrid",
         lang: str | None = None,
+        where: Where | None = None,
+        diversity: float = 0.0,
         k: int = 10,
         embeddings: np.ndarray | None = None,
     ) -> list[list[Hit]]:
@@ -96,46 +116,108 @@ class Retriever:
         are given."""
         if mode not in ("dense", "sparse", "hybrid"):
             raise ValueError(f"mode {mode!r}: use 'dense', 'sparse' or 'hybrid'")
+        if diversity and (self.reranker or mode == "sparse"):
+            raise ValueError(
+                f"diversity={diversity} compares embeddings: it goes with dense and hybrid search and no reranker"
+            )
+        wanted = max(k, self.rerank_depth) if self.reranker else k
         if mode == "sparse":
-            return [self._sparse(query, lang, k) for query in queries]
-        rows = self.encoder.encode_queries(queries, task) if embeddings is None else embeddings
+            found = [self._sparse(query, lang, where, wanted) for query in queries]
+        else:
+            rows = self.encoder.encode_queries(queries, task) if embeddings is None else embeddings
+            found = [
+                self._with_embedding(query, row, mode, lang, where, diversity, wanted)
+                for query, row in zip(queries, rows, strict=True)
+            ]
+        if self.reranker is None:
+            return found
+        return [rerank(self.reranker, query, hits)[:k] for query, hits in zip(queries, found, strict=True)]
+
+    def _with_embedding(
+        self,
+        query: str,
+        dense: np.ndarray,
+        mode: Mode,
+        lang: str | None,
+        where: Where | None,
+        diversity: float,
+        k: int,
+    ) -> list[Hit]:
+        if diversity:
+            own = detect_language(query)
+            words: dict[str, Any] = {}
+            if mode == "hybrid":  # BM25 proposes candidates too; which are taken, the embeddings decide
+                words = {"sparse": sparse_query(query, own), "sparse_lang": _known(own)}
+            depth = self.fusion.depth
+            return self.store.search(
+                dense=dense, lang=lang, where=where, k=k, diversity=diversity, depth=depth, **words
+            )
         if mode == "dense":
-            return [self.store.search(dense=row, lang=lang, k=k) for _, row in zip(queries, rows, strict=True)]
-        return [self._hybrid(query, row, lang, k) for query, row in zip(queries, rows, strict=True)]
+            return self.store.search(dense=dense, lang=lang, where=where, k=k)
+        return self._hybrid(query, dense, lang, where, k)
 
-    def _sparse(self, query: str, lang: str | None, k: int) -> list[Hit]:
+    def _sparse(self, query: str, lang: str | None, where: Where | None, k: int) -> list[Hit]:
         own = detect_language(query)
-        return self.store.search(sparse=sparse_query(query, own), sparse_lang=_known(own), lang=lang, k=k)
+        terms = sparse_query(query, own)
+        return self.store.search(sparse=terms, sparse_lang=_known(own), lang=lang, where=where, k=k)
 
-    def _hybrid(self, query: str, dense: np.ndarray, lang: str | None, k: int) -> list[Hit]:
+    def _hybrid(self, query: str, dense: np.ndarray, lang: str | None, where: Where | None, k: int) -> list[Hit]:
         own, fusion = detect_language(query), self.fusion
         terms = sparse_query(query, own)
-        home: dict[str, Any] = {"lang": lang or own, "sparse_lang": own}  # where BM25 reads the query's language
+        home: dict[str, Any] = {"lang": lang or own, "sparse_lang": own, "where": where}  # of the query's language
         at_home = own != UNDETERMINED and _speaks(home["lang"], own)
         bm25 = self.store.scores(sparse=terms, k=fusion.depth, **home) if at_home else np.empty(0)
         if not len(bm25):
-            at_home, home = False, {"lang": lang}
+            at_home, home = False, {"lang": lang, "where": where}
             bm25 = self.store.scores(sparse=terms, k=fusion.depth, **home)
         if not len(bm25):
-            return _ranked(self.store.search(dense=dense, lang=lang, k=k))
+            return _ranked(self.store.search(dense=dense, lang=lang, where=where, k=k))
 
-        cosines = self.store.scores(dense=dense, lang=home["lang"], k=fusion.depth)
+        cosines = self.store.scores(dense=dense, lang=home["lang"], where=where, k=fusion.depth)
         weights = (1.0, fusion.lean * stands_out(bm25) / stands_out(cosines))
         fused = self.store.search(
             dense=dense, sparse=terms, k=k, weights=weights, rrf_k=fusion.rrf_k, depth=fusion.depth, **home
         )
+        if not fused:  # deleted since
+            return []
         best = fused[0].passage
         rivals = float(bm25[9] / bm25[0]) if len(bm25) > 9 else 0.0
         strong = coverage(terms, sparse_passage(best.text, best.lang)) * (1 - rivals) >= fusion.lift
         if home["lang"] == lang and (at_home or strong):
             return _ranked(fused)
-        overall = self.store.search(dense=dense, lang=lang, k=k)
+        overall = self.store.search(dense=dense, lang=lang, where=where, k=k)
         if not at_home:
             return _ranked(overall)
         hits = take_positions(overall, fused, own)
         if strong:
             hits = [fused[0], *(hit for hit in hits if hit.passage.id != best.id)][:k]
         return _ranked(hits)
+
+
+def rerank(reranker: Reranker, query: str, hits: Sequence[Hit]) -> list[Hit]:
+    """``hits`` in the order of the reranker's scores, equal ones as they were."""
+    scores = reranker.scores(query, [hit.passage.text for hit in hits])
+    order = sorted(zip(scores, hits, strict=True), key=lambda pair: -pair[0])
+    return [replace(hit, rank=rank, score=score) for rank, (score, hit) in enumerate(order, start=1)]
+
+
+def expand(store: Store, hits: Sequence[Hit], window: int) -> list[Hit]:
+    """``hits`` with the text around them: each passage's becomes that of its document from ``window`` passages
+    before it to ``window`` after. Found by the small, read in the large. Nothing is told twice: what a better
+    hit has brought is left out of the next, and a hit that lies in it altogether is dropped."""
+    if window < 1:
+        return list(hits)
+    told = set[str]()
+    found: list[Hit] = []
+    for hit in hits:
+        if hit.passage.id in told:
+            continue
+        around = store.neighbours(hit.passage, window) or [hit.passage]
+        fresh = [passage for passage in around if passage.id not in told]
+        told |= {passage.id for passage in fresh}
+        text = "\n".join(passage.text for passage in fresh)
+        found.append(replace(hit, rank=len(found) + 1, passage=replace(hit.passage, text=text)))
+    return found
 
 
 def stands_out(scores: np.ndarray) -> float:
@@ -164,11 +246,22 @@ def _known(lang: str) -> str | None:
     return None if lang == UNDETERMINED else lang
 
 
+@dataclass
+class TaskQuery(QueryBundle):
+    """A LlamaIndex query with what it asks for: query engines hand it to the retriever as it is."""
+
+    task: Task | None = None
+    lang: str | None = None
+    where: Where | None = None
+
+
 class TaskRetriever(BaseRetriever):
     """LlamaIndex's retriever over a :class:`Retriever`: query engines and chat engines take it.
 
-    The task is the retriever's own, so two tasks over one index are two of these. A bundle that brings its
-    embedding is searched by that one.
+    ``task``, ``lang`` and ``where`` are what a query gets that brings none of its own; a :class:`TaskQuery` does,
+    and nothing of it stays here, so requests at the same time do not see each other's. What LlamaIndex makes
+    into new queries by itself (QueryFusionRetriever) has lost them. A bundle that brings its embedding is searched by
+    that one.
     """
 
     def __init__(
@@ -178,6 +271,9 @@ class TaskRetriever(BaseRetriever):
         task: Task = TASKS[DEFAULT_TASK],
         mode: Mode = "hybrid",
         lang: str | None = None,
+        where: Where | None = None,
+        diversity: float = 0.0,
+        window: int = 0,  # passages before and after each hit, see expand
         k: int = 10,
         **kwargs: Any,
     ) -> None:
@@ -186,18 +282,25 @@ class TaskRetriever(BaseRetriever):
         self.task = task
         self.mode: Mode = mode
         self.lang = lang
+        self.where = where
+        self.diversity = diversity
+        self.window = window
         self.k = k
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        own = query_bundle if isinstance(query_bundle, TaskQuery) else TaskQuery(query_bundle.query_str)
         given = query_bundle.embedding
         [hits] = self.retriever.search_batch(
             [query_bundle.query_str],
-            task=self.task,
+            task=own.task or self.task,
             mode=self.mode,
-            lang=self.lang,
+            lang=own.lang or self.lang,
+            where=own.where or self.where,
+            diversity=self.diversity,
             k=self.k,
             embeddings=None if given is None else np.asarray([given], dtype=np.float32),
         )
+        hits = expand(self.retriever.store, hits, self.window)
         return [NodeWithScore(node=nodes.to_node(hit.passage), score=hit.score) for hit in hits]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:

@@ -5,11 +5,17 @@ A vector means nothing without the encoder that made it, so a collection is name
 only under another fingerprint is refused. Embedded engine, client's local mode and server run the same
 code: they differ in the client that :func:`open_store` makes. Dense and BM25 vectors are stored side by
 side from the first day, and the engine fuses the two rankings (RRF). Payloads are LlamaIndex nodes plus
-our Passage fields, so plain LlamaIndex reads our collections and we read what it adds to them.
+our Passage fields, so plain LlamaIndex reads our collections and we read what it adds to them. A collection
+belongs to one, or is shared by tenants for ever; a shared one cannot be opened without saying for whom.
+
+A corpus may have several collections, its generations, one for each encoder it was embedded by (reindex.py).
+One is current: on a server that to which the alias ``<corpus>`` points, in a folder the one that
+``<corpus>.json`` names. Both are swapped atomically, and no other generation can be opened by mistake.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -19,14 +25,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from pydantic import SecretStr
+from grpc import RpcError
 from qdrant_client import QdrantClient, models
+from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException
 
-from ragkit import nodes
+from ragkit import filters, nodes, qdrant
+from ragkit.generations import Folder, Generations, Server
 from ragkit.owner import CorpusInUse, StoreError
-from ragkit.sparse import SCHEME, SparseVector, sparse_passage, well_formed
-from ragkit.types import Hit, Passage
+from ragkit.qdrant import DENSE, PAGE, SPARSE, UPSERT
+from ragkit.settings import QdrantSettings
+from ragkit.sparse import SCHEME, SparseVector, sparse_passage
+from ragkit.tenant import TenantClient
+from ragkit.types import Hit, Passage, Where, moment
 
 if TYPE_CHECKING:
     from llama_index.vector_stores.qdrant import QdrantVectorStore
@@ -35,10 +46,10 @@ if TYPE_CHECKING:
 
 __all__ = ["CorpusInUse", "CorpusNotFound", "FingerprintMismatch", "PassageState", "Store", "StoreError", "open_store"]
 
-DENSE, SPARSE = "dense", "sparse"
+log = logging.getLogger(__name__)
+
 _NAME = re.compile(r"[A-Za-z0-9](?:[._-]?[A-Za-z0-9])*")  # no "--": it ends the corpus in a collection's name
 _STATE = ("path", "document", "document_hash", "document_passages")
-_BATCH = 256  # points a request: under a server's 32 MB even at 4,096 dimensions
 
 
 class CorpusNotFound(StoreError):
@@ -65,14 +76,18 @@ def open_store(
     corpus: str,
     encoder: Encoder,
     *,
-    api_key: SecretStr | None = None,
+    tenant: str | None = None,
+    qdrant_settings: QdrantSettings | None = None,
     create: bool = True,
+    generation: bool = False,
 ) -> Store:
     """The corpus at ``location``: a folder (embedded engine), ``":memory:"``, or the URL of a Qdrant server.
 
-    A corpus that is not there yet is made, or with ``create=False`` refused (:class:`CorpusNotFound`).
+    A corpus that is not there yet is made, or with ``create=False`` refused (:class:`CorpusNotFound`). Made
+    with a ``tenant``, it is shared by tenants, and everything done here is done to that tenant's part.
+    ``generation=True`` opens, or makes, the encoder's own generation although another one is current.
     Raises :class:`FingerprintMismatch` where it exists under another encoder only, :class:`CorpusInUse`
-    where another process owns the folder.
+    where another process owns the folder, ValueError for settings that the place cannot honour.
     """
     if len(corpus) > 64 or not _NAME.fullmatch(corpus):
         raise StoreError(
@@ -80,13 +95,17 @@ def open_store(
             "with single '.', '_' or '-' between them, for example 'town-handbook'"
         )
     place = str(location)
+    settings = qdrant_settings or QdrantSettings()
     name = f"{corpus}--{encoder.fingerprint}"
+    server = place.startswith(("http://", "https://"))
+    if not server:
+        qdrant.refuse_unsupported(settings, place)
     root: Path | None = None
     client: Any = None
     if place == ":memory:":
         client, existing = QdrantClient(place), []
-    elif place.startswith(("http://", "https://")):
-        client = QdrantClient(url=place, api_key=api_key.get_secret_value() if api_key else None, timeout=60)
+    elif server:
+        client = qdrant.connect(place, settings)
         existing = _server_collections(client, place)
     elif "://" in place:
         raise StoreError(f"location {place!r}: give a folder, ':memory:', or a server's URL (http:// or https://)")
@@ -94,25 +113,36 @@ def open_store(
         root = Path(location).expanduser().resolve()
         existing = [folder.parent.name for folder in root.glob("*--*/collection.json")]
     try:
-        _refuse_absent(name, existing, place, create)
+        generations: Generations | None = None
+        if server:
+            generations = Server(client)
+        elif root is not None:
+            generations = Folder(root)
+        current = generations.current(corpus) if generations else None
+        if not generation:
+            _refuse_absent(name, existing, current, place, create)
         if root is not None:
             client = _embedded(root / name)
-        return Store(client, place, corpus, encoder)
+        store = Store(client, place, corpus, encoder, tenant=tenant, qdrant_settings=settings, previous=current)
+        if generations and generations.current(corpus) is None:
+            generations.make_current(corpus, encoder.fingerprint)
+        return store
     except BaseException:
         if client is not None:
             client.close()
         raise
 
 
-def _refuse_absent(name: str, existing: Sequence[str], place: str, create: bool) -> None:
+def _refuse_absent(name: str, existing: Sequence[str], current: str | None, place: str, create: bool) -> None:
     corpus, _, fingerprint = name.rpartition("--")
-    if name in existing:
+    if name in existing and current in (None, fingerprint):
         return
     others = sorted(n.removeprefix(f"{corpus}--") for n in existing if n.startswith(f"{corpus}--"))
     if others:
         raise FingerprintMismatch(
-            f"corpus {corpus!r} at {place} was embedded by encoder {', '.join(others)}, this encoder is {fingerprint}: "
-            "their vectors cannot be compared. Load the old model, or ingest again under a new corpus name"
+            f"corpus {corpus!r} at {place} is embedded by encoder {current or ', '.join(others)}, this encoder is "
+            f"{fingerprint}: their vectors cannot be compared. Load that model, or `ragkit reindex --corpus {corpus}` "
+            "with this one, which reads the passages out of the store"
         )
     if not create:
         corpora = sorted({n.rpartition("--")[0] for n in existing if "--" in n})
@@ -124,7 +154,7 @@ def _refuse_absent(name: str, existing: Sequence[str], place: str, create: bool)
 def _server_collections(client: QdrantClient, url: str) -> list[str]:
     try:
         return [c.name for c in client.get_collections().collections]
-    except (ApiException, OSError) as error:
+    except (ApiException, QdrantException, OSError, RpcError) as error:
         client.close()
         raise StoreError(
             f"the Qdrant server at {url} cannot be asked ({error}): is it running there, is the API key right?"
@@ -145,13 +175,27 @@ def _embedded(folder: Path) -> Any:
 class Store:
     """An open corpus; a context manager. Made by :func:`open_store`."""
 
-    def __init__(self, client: Any, location: str, corpus: str, encoder: Encoder) -> None:
+    def __init__(
+        self,
+        client: Any,
+        location: str,
+        corpus: str,
+        encoder: Encoder,
+        *,
+        tenant: str | None = None,
+        qdrant_settings: QdrantSettings | None = None,
+        previous: str | None = None,
+    ) -> None:
         self.location = location
         self.corpus = corpus
+        self.encoder = encoder
+        self.tenant = tenant
+        self.settings = qdrant_settings or QdrantSettings()
         self.fingerprint = encoder.fingerprint
         self.dimension = encoder.dimension
         self.collection = f"{corpus}--{encoder.fingerprint}"
-        self._client = client
+        self._whole = client  # everybody's: to open, lay out and close
+        self._client = client if tenant is None else TenantClient(client, tenant)  # for all else
         identity = {
             "corpus": corpus,
             "fingerprint": encoder.fingerprint,
@@ -159,9 +203,11 @@ class Store:
             "max_length": encoder.max_length,
             "sparse": SCHEME,
         }
-        if not client.collection_exists(self.collection):
-            self._create(identity)
-        found = client.get_collection(self.collection).config.metadata or {}
+        made = not client.collection_exists(self.collection)
+        if made:
+            self._create(identity | ({"previous": previous} if previous else {}))
+        info = client.get_collection(self.collection)
+        found = info.config.metadata or {}
         wrong = {key: (found.get(key), value) for key, value in identity.items() if found.get(key) != value}
         if wrong:
             told = ", ".join(f"{key} is {was!r}, expected {now!r}" for key, (was, now) in wrong.items())
@@ -169,20 +215,44 @@ class Store:
                 f"collection {self.collection!r} at {location} was made differently: {told}. "
                 "Ingest again under a new corpus name"
             )
+        if bool(found.get("tenants")) != (tenant is not None):
+            raise StoreError(
+                f"corpus {corpus!r} at {location} is shared by tenants: say whose part to open (tenant=, --tenant)"
+                if tenant is None
+                else f"corpus {corpus!r} at {location} is not shared by tenants: open it without one, or ingest for "
+                f"{tenant!r} under a new corpus name"
+            )
+        quantization = qdrant.quantization_of(info)
+        if quantization != self.settings.quantization and not made:
+            log.warning(
+                "corpus %r keeps the quantization it was made with, %s, not %s: ingest under a new name to change it",
+                corpus, quantization, self.settings.quantization,
+            )  # fmt: skip
+        self._quantized = quantization != "none"
+
+    def for_tenant(self, tenant: str) -> Store:
+        """The same shared corpus for another tenant, over this store's client: close only the one that was opened."""
+        return Store(
+            self._whole, self.location, self.corpus, self.encoder, tenant=tenant, qdrant_settings=self.settings
+        )
+
+    @property
+    def namespace(self) -> str:
+        """What passage ids are to be made from beside their content: two tenants may have the same file."""
+        return self.corpus if self.tenant is None else f"{self.corpus}\0{self.tenant}"
 
     def _create(self, identity: dict[str, Any]) -> None:
-        self._client.create_collection(
+        shared = self.tenant is not None
+        server = self.location.startswith(("http://", "https://"))
+        schemas = qdrant.indexes(self.settings, tenants=shared)
+        self._whole.create_collection(
             self.collection,
-            vectors_config={DENSE: models.VectorParams(size=self.dimension, distance=models.Distance.COSINE)},
-            sparse_vectors_config={SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
-            metadata=identity,
+            **qdrant.layout(self.dimension, self.settings, server=server, tenants=shared),
+            metadata=identity | ({"tenants": True} if shared else {}),
         )
         if self.location != ":memory:":  # the client's local mode has no indexes, and warns
-            for field in ("lang", "path", "document", "doc_id"):
-                schema = models.KeywordIndexParams(
-                    type=models.KeywordIndexType.KEYWORD, prefix=field in ("lang", "path") or None
-                )
-                self._client.create_payload_index(self.collection, field, field_schema=schema)
+            for field, schema in schemas.items():
+                self._whole.create_payload_index(self.collection, field, field_schema=schema)
 
     # ------------------------------------------------------------------ writing
 
@@ -199,33 +269,28 @@ class Store:
             raise ValueError(
                 f"embedding {bad} (passage {passages[bad].id}) is not finite: check the encoder's precision"
             )
-        for start in range(0, len(passages), _BATCH):
-            batch = zip(passages[start : start + _BATCH], embeddings[start : start + _BATCH], strict=True)
+        for passage in passages:
+            if passage.date:
+                moment(passage.date)  # what is no date the engine would leave out of its index, silently
+        for start in range(0, len(passages), UPSERT):
+            batch = zip(passages[start : start + UPSERT], embeddings[start : start + UPSERT], strict=True)
             self._client.upsert(self.collection, points=[_point(p, e) for p, e in batch], wait=True)
 
     def delete(self, passage_ids: Sequence[str]) -> None:
         """Remove these passages; ids that are not there are no error."""
         ids = [_checked_id(i) for i in passage_ids]
-        for start in range(0, len(ids), 1000):
-            self._client.delete(self.collection, points_selector=ids[start : start + 1000], wait=True)
+        for start in range(0, len(ids), PAGE):
+            self._client.delete(self.collection, points_selector=ids[start : start + PAGE], wait=True)
 
     # ------------------------------------------------------------------ reading
 
     def states(self, path_prefix: str | None = None) -> Iterator[PassageState]:
         """Of every stored passage whose path is ``path_prefix`` or lies below it (``path_prefix/...``)."""
-        below = None
-        if path_prefix is not None:
-            prefix = well_formed(path_prefix)
-            below = models.Filter(
-                should=[
-                    models.FieldCondition(key="path", match=models.MatchValue(value=prefix)),
-                    models.FieldCondition(key="path", match=models.MatchPrefix(prefix=prefix.rstrip("/") + "/")),
-                ]
-            )
+        below = None if path_prefix is None else filters.below(path_prefix)
         offset = None
         while True:
             records, offset = self._client.scroll(
-                self.collection, scroll_filter=below, limit=1000, offset=offset, with_payload=list(_STATE)
+                self.collection, scroll_filter=below, limit=PAGE, offset=offset, with_payload=list(_STATE)
             )
             for record in records:
                 payload = record.payload or {}
@@ -239,6 +304,64 @@ class Store:
         records = self._client.retrieve(self.collection, ids=[_checked_id(i) for i in ids], with_payload=True)
         found = {str(record.id): nodes.from_payload(str(record.id), record.payload) for record in records}
         return [found[i] for i in map(_checked_id, ids) if i in found]
+
+    def neighbours(self, passage: Passage, window: int) -> list[Passage]:
+        """``passage`` and the ``window`` passages of its document before and after it, in their order."""
+        near = models.Range(gte=passage.ordinal - window, lte=passage.ordinal + window)
+        conditions: list[Any] = [
+            filters.value_is("path", passage.path),
+            filters.value_is("document", passage.document),
+            models.FieldCondition(key="ordinal", range=near),
+        ]
+        found, _ = self._client.scroll(
+            # twice: while a document changes, its old passages lie beside the new ones
+            self.collection, scroll_filter=models.Filter(must=conditions), limit=2 * (2 * window + 1), with_payload=True
+        )  # fmt: skip
+        same = [nodes.from_payload(str(record.id), record.payload) for record in found]
+        return sorted((p for p in same if p.document_hash == passage.document_hash), key=lambda p: p.ordinal)
+
+    def documents(self, ids: Sequence[str]) -> set[str]:
+        """Which of these ``Passage.document`` are stored."""
+        stored: set[str] = set()
+        for start in range(0, len(ids), PAGE):
+            wanted = models.MatchAny(any=list(ids[start : start + PAGE]))
+            hits = self._client.facet(
+                self.collection,
+                key="document",
+                facet_filter=models.Filter(must=[models.FieldCondition(key="document", match=wanted)]),
+                limit=PAGE,
+                exact=True,
+            ).hits
+            stored |= {str(hit.value) for hit in hits}
+        return stored
+
+    def pages(self) -> Iterator[list[models.Record]]:
+        """All points as they are stored, payloads whole, vectors left out: everybody's where tenants share them."""
+        offset = None
+        while True:
+            records, offset = self._whole.scroll(self.collection, limit=UPSERT, offset=offset, with_payload=True)
+            if records:
+                yield records
+            if offset is None:
+                return
+
+    def payloads(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Whole, of those of these points that are stored, whoever's."""
+        found = self._whole.retrieve(self.collection, ids=list(ids), with_payload=True)
+        return {str(record.id): record.payload or {} for record in found}
+
+    def put(self, records: Sequence[models.Record], embeddings: np.ndarray) -> None:
+        """Store points of another generation with ``embeddings`` (N, D) of this one, payloads as they are."""
+        points = []
+        for record, embedding in zip(records, embeddings, strict=True):
+            point = _point(nodes.from_payload(str(record.id), record.payload), embedding)
+            points.append(point.model_copy(update={"payload": record.payload}))
+        self._whole.upsert(self.collection, points=points, wait=True)
+
+    def drop(self, ids: Sequence[str]) -> None:
+        """Remove these points, whoever's."""
+        if ids:
+            self._whole.delete(self.collection, points_selector=list(ids), wait=True)
 
     def count(self) -> int:
         return self._client.count(self.collection, exact=True).count
@@ -257,39 +380,54 @@ class Store:
         sparse: SparseVector | None = None,
         k: int = 10,
         lang: str | None = None,
+        where: Where | None = None,
         sparse_lang: str | None = None,
         weights: tuple[float, float] = (1.0, 1.0),
         rrf_k: int = 60,
         depth: int = 100,
+        diversity: float = 0.0,
+        exact: bool = False,
     ) -> list[Hit]:
         """The ``k`` best passages for one query, by ``dense`` (D,), by ``sparse``, or by both rankings fused.
 
-        ``lang`` keeps passages of that language (``zh`` keeps ``zh-Hant``). ``sparse_lang`` is the query's own
-        language: how rare a term is, BM25 then counts among the passages in it, since over a mixed corpus the
-        stop words of one language look rare.
+        ``lang`` keeps passages of that language (``zh`` keeps ``zh-Hant``), ``where`` those of a source, date or
+        metadata. ``sparse_lang`` is the query's own language: how rare a term is, BM25 then counts among the
+        passages in it, since over a mixed corpus the stop words of one language look rare.
 
         Fusion is the engine's RRF over the first ``depth`` of each ranking, ``weights`` are (dense, sparse). The
         engine's score is 1 / (rank / weight + rrf_k - 1): a weight stretches ranks, so at a large ``rrf_k`` the
         smaller weight tells its own first ranks apart *more* sharply. At ``rrf_k=1`` it is weight / rank.
         Equal scores are ordered by passage id, also across the cut at ``k``.
+
+        ``diversity`` above 0 chooses from the first ``depth`` of each ranking by maximal marginal relevance: the
+        engine takes the passage with the best (1 - diversity) * cosine to the query - diversity * its greatest
+        cosine to those taken, and so on. Scores are then cosines, not falling. ``exact`` compares with every
+        passage and its original embedding, to measure what the index and quantisation lose.
         """
         if k < 1:
             raise ValueError(f"k={k}: ask for at least one hit")
-        legs = self._legs(dense, sparse, lang, sparse_lang)
+        if not 0 <= diversity <= 1:
+            raise ValueError(f"diversity={diversity}: 0 (the best alone) to 1 (the most unlike alone)")
+        legs = self._legs(dense, sparse, lang, where, sparse_lang, exact)
         if not legs:
             return []
-        if len(legs) == 1:
+        prefetch = [models.Prefetch(**leg, limit=max(depth, k)) for leg in legs]
+        request: dict[str, Any]
+        if diversity:
+            if dense is None:
+                raise ValueError("diversity compares embeddings: give dense too, or leave it at 0")
+            mmr = models.Mmr(diversity=diversity, candidates_limit=len(legs) * max(depth, k))
+            near = models.NearestQuery(nearest=dense.astype(np.float32).tolist(), mmr=mmr)
+            request = {"prefetch": prefetch, "query": near, "using": DENSE}
+        elif len(legs) == 1:
             request = _alone(legs[0])
         else:
-            request = {
-                "prefetch": [models.Prefetch(**leg, limit=max(depth, k)) for leg in legs],
-                "query": models.RrfQuery(rrf=models.Rrf(k=rrf_k, weights=list(weights))),
-            }
+            request = {"prefetch": prefetch, "query": models.RrfQuery(rrf=models.Rrf(k=rrf_k, weights=list(weights)))}
 
         def ask(limit: int) -> list[models.ScoredPoint]:
             return self._client.query_points(self.collection, **request, limit=limit, with_payload=True).points
 
-        top = _top(ask, k)
+        top = ask(k) if diversity else _top(ask, k)
         return [Hit(rank, p.score, nodes.from_payload(str(p.id), p.payload)) for rank, p in enumerate(top, start=1)]
 
     def scores(
@@ -299,10 +437,11 @@ class Store:
         sparse: SparseVector | None = None,
         k: int = 100,
         lang: str | None = None,
+        where: Where | None = None,
         sparse_lang: str | None = None,
     ) -> np.ndarray:
         """The ``k`` best scores of one ranking, falling; without the passages, so cheaper than :meth:`search`."""
-        legs = self._legs(dense, sparse, lang, sparse_lang)
+        legs = self._legs(dense, sparse, lang, where, sparse_lang)
         if not legs:
             return np.empty(0, dtype=np.float32)
         [leg] = legs
@@ -310,7 +449,13 @@ class Store:
         return np.array([point.score for point in found], dtype=np.float32)
 
     def _legs(
-        self, dense: np.ndarray | None, sparse: SparseVector | None, lang: str | None, sparse_lang: str | None
+        self,
+        dense: np.ndarray | None,
+        sparse: SparseVector | None,
+        lang: str | None,
+        where: Where | None,
+        sparse_lang: str | None,
+        exact: bool = False,
     ) -> list[dict[str, Any]]:
         """What to rank by, as arguments of a Prefetch. A sparse query without terms (emoji alone) ranks nothing."""
         if dense is None and sparse is None:
@@ -320,11 +465,15 @@ class Store:
                 f"dense query of shape {dense.shape}: expected ({self.dimension},), one row of encode_queries"
             )
         legs: list[dict[str, Any]] = []
-        wanted = _speaks(lang)
+        wanted = filters.all_of(filters.speaks(lang), filters.where_filter(where))
         if dense is not None:
-            legs.append({"query": dense.astype(np.float32).tolist(), "using": DENSE, "filter": wanted})
+            params = None  # the client's local mode is exact, and warns of any
+            if self.location != ":memory:":
+                params = qdrant.search_params(self.settings, quantized=self._quantized, exact=exact)
+            query = dense.astype(np.float32).tolist()
+            legs.append({"query": query, "using": DENSE, "filter": wanted, "params": params})
         if sparse is not None and sparse.indices:
-            own = _speaks(sparse_lang)
+            own = filters.speaks(sparse_lang)
             params = models.SearchParams(idf=models.IdfCorpusParams(corpus=own)) if own else None
             vector = models.SparseVector(indices=list(sparse.indices), values=list(sparse.values))
             legs.append({"query": vector, "using": SPARSE, "filter": wanted, "params": params})
@@ -339,11 +488,11 @@ class Store:
 
     def optimize(self) -> None:
         """Embedded: build the HNSW index (blocks for its seconds). A server does that by itself."""
-        if hasattr(self._client, "optimize"):
-            self._client.optimize()
+        if hasattr(self._whole, "optimize"):
+            self._whole.optimize()
 
     def close(self) -> None:
-        self._client.close()
+        self._whole.close()
 
     def __enter__(self) -> Self:
         return self
@@ -356,18 +505,6 @@ def _alone(leg: dict[str, Any]) -> dict[str, Any]:
     """A Prefetch's arguments as those of query_points, which names two of them otherwise."""
     renamed = {"filter": "query_filter", "params": "search_params"}
     return {renamed.get(name, name): value for name, value in leg.items()}
-
-
-def _speaks(lang: str | None) -> models.Filter | None:
-    """Passages in ``lang`` or one of its variants (RFC 4647 basic filtering)."""
-    if lang is None:
-        return None
-    return models.Filter(
-        should=[
-            models.FieldCondition(key="lang", match=models.MatchValue(value=lang)),
-            models.FieldCondition(key="lang", match=models.MatchPrefix(prefix=f"{lang}-")),
-        ]
-    )
 
 
 def _top(ask: Callable[[int], list[models.ScoredPoint]], k: int) -> list[models.ScoredPoint]:

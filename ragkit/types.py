@@ -7,9 +7,20 @@ Languages are BCP-47 codes; ``"und"`` (undetermined) where nothing could be dete
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 
 UNDETERMINED = "und"  # BCP-47 for "language not known"
+
+Value = str | int | float | bool
+Metadata = Mapping[str, Value | Sequence[Value]]  # one value a field, or several
+
+# Names that a stored passage needs for itself and LlamaIndex for its node, so that metadata cannot have them.
+RESERVED = frozenset(
+    ("lang", "document", "path", "ordinal", "document_hash", "document_passages", "title", "date", "tenant",
+     "_node_content", "_node_type", "document_id", "doc_id", "ref_doc_id")
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +32,8 @@ class Document:
     text: str
     lang: str  # BCP-47
     title: str = ""
+    date: str = ""  # ISO 8601, a day or a moment; what it says of itself, not when the file was written
+    metadata: Metadata = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +49,24 @@ class Passage:
     document_hash: str  # content and splitting of the whole document
     document_passages: int  # how many passages the whole document has
     title: str = ""  # Document.title
+    date: str = ""  # Document.date
+    metadata: Metadata = field(default_factory=dict, hash=False)  # Document.metadata, and what else to filter by
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Which passages may be found, beside their language; all that is given must hold."""
+
+    source: str = ""  # a Passage.path, or a folder above it
+    since: str = ""  # ISO 8601, this day or moment included; what has no date is then never found
+    until: str = ""  # ISO 8601; a day is included whole
+    metadata: Metadata = field(default_factory=dict, hash=False)  # of several values given, one must be there
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A passage that was retrieved. ``score`` is cosine (dense), BM25 (sparse) or 1 / rank (hybrid)."""
+    """A passage that was retrieved. ``score`` is cosine (dense), BM25 (sparse), 1 / rank (hybrid), or the
+    reranker's."""
 
     rank: int  # from 1
     score: float
@@ -74,3 +100,19 @@ class Answer:
     model: str = ""  # that wrote the text; "" where it is a sentence of the corpus, word for word
     invalid: int = 0  # numbers that the model cited and that stand for no passage; they are not in the text
     cut: bool = False  # the model reached its limit of tokens
+
+
+def moment(text: str) -> datetime:
+    """A day or moment of ISO 8601, in UTC where it names no zone. Raises ValueError."""
+    try:
+        parsed = datetime.fromisoformat(text) if len(text) > len("2026-01-31") else _midnight(text)
+    except ValueError as error:
+        raise ValueError(
+            f"date {text!r} is not ISO 8601: write 2026-01-31, or 2026-01-31T09:00:00+03:00 with a zone"
+        ) from error
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
+def _midnight(text: str) -> datetime:
+    day = date.fromisoformat(text)
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)

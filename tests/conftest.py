@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from ragkit import Task
+
+if TYPE_CHECKING:
+    from ragkit.store import Store
+
+SERVER = os.environ.get("RAGKIT_TEST_QDRANT_URL", "")
 
 # One sentence in each of the scripts that toolkits forget.
 SCRIPTS = {
@@ -74,6 +83,36 @@ class HashEncoder:
 @pytest.fixture
 def encoder() -> HashEncoder:
     return HashEncoder()
+
+
+WITH_SERVER = pytest.mark.skipif(not SERVER, reason="RAGKIT_TEST_QDRANT_URL is not set")
+
+
+@pytest.fixture(params=["memory", "embedded", "rest", pytest.param("server", marks=WITH_SERVER)])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Each place a store can be in; "rest" is the interface alone, see fake_qdrant.py."""
+    if request.param == "embedded":
+        pytest.importorskip("qdrant_edge", reason="qdrant-edge has no wheel here")
+    if request.param == "rest":
+        from fake_qdrant import serving
+
+        with serving() as (_, url):
+            yield url
+        return
+    yield {"memory": ":memory:", "embedded": str(tmp_path / "store"), "server": SERVER}[request.param]
+
+
+@contextmanager
+def opened(location: str, encoder: HashEncoder, **options: Any) -> Iterator[Store]:
+    """A corpus of its own, which a server is rid of afterwards."""
+    from ragkit.store import open_store
+
+    with open_store(location, f"test-{uuid.uuid4().hex[:8]}", encoder, **options) as store:
+        try:
+            yield store
+        finally:
+            if location == SERVER:
+                store._whole.delete_collection(store.collection)
 
 
 @pytest.fixture(scope="session")

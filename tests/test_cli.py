@@ -66,7 +66,7 @@ def test_ingest_search_ask(world: Path):
 
 def test_ask_with_a_language_model(world: Path, monkeypatch: pytest.MonkeyPatch):
     model = Model()
-    monkeypatch.setenv("RAGKIT_LLM", "m")
+    monkeypatch.setenv("RAGKIT_LLM_MODEL", "m")
     monkeypatch.setenv("RAGKIT_LLM_URL", model.endpoint.base_url)
     monkeypatch.setenv("RAGKIT_LLM_API_KEY", "sk-geheim")
     run("ingest", world, "--corpus", "town")

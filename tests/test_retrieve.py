@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import HashEncoder
 
 from ragkit import TASKS, Task
-from ragkit.retrieve import Fusion, Retriever, TaskRetriever, stands_out, take_positions
+from ragkit.retrieve import Fusion, Retriever, TaskQuery, TaskRetriever, stands_out, take_positions
 from ragkit.store import Store, open_store
-from ragkit.types import Hit, Passage
+from ragkit.types import Hit, Passage, Where
 
 ENGLISH = [
     "The lost property office of the harbour is open until five",
@@ -192,3 +195,58 @@ def test_a_bundle_s_own_embedding_is_used(store: Store, picky: PickyEncoder) -> 
     [node] = TaskRetriever(Retriever(store, picky), mode="dense", k=1).retrieve(bundle)
     assert node.get_content() == THAI[0]
     assert picky.prompts == []
+
+
+# ---------------------------------------------------------------------- a task per request
+
+
+class Meeting(HashEncoder):
+    """Lets no query through until ``count`` are in it at the same time, and notes each one's prompt."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.barrier = threading.Barrier(count, timeout=60)
+        self.prompts: list[str] = []
+
+    def encode_queries(self, queries: list[str], task: Task) -> np.ndarray:
+        self.barrier.wait()
+        self.prompts += [task.prompt(query) for query in queries]
+        return self._embed([f"{task.name}-{query}" for query in queries])
+
+
+def test_requests_at_the_same_time_keep_their_tasks_and_filters() -> None:
+    """One retriever, one query engine, eight requests inside the encoder at once: each is answered for its own
+    task, and with its own language."""
+    from llama_index.core.llms import MockLLM
+    from llama_index.core.query_engine import RetrieverQueryEngine
+    from llama_index.core.response_synthesizers import get_response_synthesizer
+
+    names = list(TASKS)[:4]
+    asked = [TaskQuery(f"q{n}", task=TASKS[name], lang=lang) for lang in ("en", "am") for n, name in enumerate(names)]
+    meeting = Meeting(len(asked))
+    texts = [(f"{q.task.name}-{q.query_str}", q.lang) for q in asked if q.task and q.lang]
+    stored = [passage(f"{text} in {lang}", lang) for text, lang in texts]
+    with open_store(":memory:", "town", meeting) as store:
+        store.upsert(stored, meeting._embed([text for text, _ in texts]))
+        retriever = TaskRetriever(Retriever(store, meeting), mode="dense", k=1)
+        engine = RetrieverQueryEngine(retriever, get_response_synthesizer(llm=MockLLM()))
+
+        async def together() -> list[Any]:
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(len(asked)))  # all of them meet
+            return await asyncio.gather(*(engine.aquery(query) for query in asked))
+
+        found = asyncio.run(together())
+        assert [[n.node.get_content() for n in answer.source_nodes] for answer in found] == [[p.text] for p in stored]
+        assert sorted(meeting.prompts) == sorted(q.task.prompt(q.query_str) for q in asked if q.task)
+        assert (retriever.task, retriever.lang) == (TASKS["web-search"], None)  # nothing of them stays
+
+
+def test_a_request_without_a_task_gets_the_retriever_s(store: Store, picky: PickyEncoder) -> None:
+    retriever = TaskRetriever(Retriever(store, picky), task=TASKS["sts"], mode="dense", lang="th", k=9)
+    assert {n.node.metadata["lang"] for n in retriever.retrieve(TaskQuery("x"))} == {"th"}
+    assert {n.node.metadata["lang"] for n in retriever.retrieve("x")} == {"th"}
+    assert {n.node.metadata["lang"] for n in retriever.retrieve(TaskQuery("x", lang="am"))} == {"am"}
+    assert picky.prompts == [TASKS["sts"].prompt("x")] * 3
+    found = retriever.retrieve(TaskQuery("x", lang="en", where=Where(source="/en.md")))
+    assert [n.node.metadata["path"] for n in found] == ["/en.md"] * 3
+    assert retriever.retrieve(TaskQuery("x", lang="en", where=Where(source="/th.md"))) == []

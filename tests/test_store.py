@@ -1,9 +1,9 @@
-"""The store, in the client's local mode, embedded, and on a server where RAGKIT_TEST_QDRANT_URL names one."""
+"""The store, in the client's local mode, embedded, through the REST interface (a recorder answers, see
+fake_qdrant.py), and on a server where RAGKIT_TEST_QDRANT_URL names one."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import signal
 import subprocess
 import sys
@@ -14,14 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import HashEncoder
+from conftest import HashEncoder, opened
 
 from ragkit.sparse import sparse_query
 from ragkit.store import CorpusInUse, CorpusNotFound, FingerprintMismatch, Store, StoreError, open_store
 from ragkit.types import Passage
 
 ROOT = Path(__file__).parents[1]
-SERVER = os.environ.get("RAGKIT_TEST_QDRANT_URL", "")
 
 TEXTS = [
     ("ar", "تغادر العبارة إلى ليندا في الساعة التاسعة"),
@@ -46,26 +45,10 @@ def passage(n: int, text: str, lang: str, path: str = "/docs/a.md") -> Passage:
 PASSAGES = [passage(n, text, lang) for n, (lang, text) in enumerate(TEXTS)]
 
 
-def server_corpus() -> str:
-    return f"test-{uuid.uuid4().hex[:8]}"
-
-
-NO_SERVER = pytest.mark.skipif(not SERVER, reason="RAGKIT_TEST_QDRANT_URL is not set")
-
-
-@pytest.fixture(params=["memory", "embedded", pytest.param("server", marks=NO_SERVER)])
-def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "embedded":
-        pytest.importorskip("qdrant_edge", reason="qdrant-edge has no wheel here")
-    return {"memory": ":memory:", "embedded": str(tmp_path / "store"), "server": SERVER}[request.param]
-
-
 @pytest.fixture
 def empty(location: str, encoder: HashEncoder) -> Iterator[Store]:
-    with open_store(location, server_corpus(), encoder) as store:
+    with opened(location, encoder) as store:
         yield store
-        if location == SERVER:
-            store._client.delete_collection(store.collection)
 
 
 @pytest.fixture
@@ -277,9 +260,9 @@ def test_an_embedded_corpus_is_there_the_next_time(folder: Path, encoder: HashEn
 def test_a_corpus_of_another_encoder_is_refused(folder: Path, encoder: HashEncoder) -> None:
     other = HashEncoder("b")
     open_store(folder, "town", encoder).close()
-    with pytest.raises(FingerprintMismatch, match=f"{encoder.fingerprint}.*{other.fingerprint}.*new corpus name"):
+    with pytest.raises(FingerprintMismatch, match=f"{encoder.fingerprint}.*{other.fingerprint}.*reindex --corpus town"):
         open_store(folder, "town", other)
-    open_store(folder, "town2", other).close()  # as the message advises; a name may begin as another does
+    open_store(folder, "town2", other).close()  # a name may begin as another does
     assert len(list(folder.iterdir())) == 2
 
 

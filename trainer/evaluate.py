@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from ragkit import metrics
 from ragkit.encoder import Encoder
+from ragkit.evaluate import read_qrels
 from ragkit.language import normalise_language
 from ragkit.retrieve import Mode, Retriever
 from ragkit.store import open_store
@@ -86,12 +87,7 @@ def read_sets(data: Path) -> Iterator[RetrievalSet]:
             str(r["_id"]): f"{r.get('title', '')} {r['text']}".strip() for r in read_records(folder / "corpus.jsonl")
         }
         queries = {str(r["_id"]): r["text"] for r in read_records(folder / "queries.jsonl")}
-        qrels: dict[str, dict[str, int]] = {}
-        for line in (folder / "qrels.tsv").read_text("utf-8").splitlines()[1:]:
-            query, passage, relevance = line.split("\t")
-            if query not in queries or passage not in passages:
-                raise ValueError(f"{folder / 'qrels.tsv'} judges {query!r}, {passage!r}, which are not both there")
-            qrels.setdefault(query, {})[passage] = int(relevance)
+        qrels = read_qrels(folder / "qrels.tsv", queries, passages)
         yield RetrievalSet(folder.parent.name, folder.name, passages, queries, qrels)
 
 

@@ -1,0 +1,162 @@
+"""The settings as Qdrant's own models: pure, so that a test reads what a server would be sent.
+
+``on_disk`` and ``always_ram`` are used and not the newer ``memory``, which servers before 1.20 do not know.
+Quantised vectors always stay in memory: that is what they are for.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from qdrant_client import QdrantClient, models
+
+from ragkit.settings import QdrantSettings
+from ragkit.tenant import TENANT
+
+DENSE, SPARSE = "dense", "sparse"
+UPSERT = 256  # points a request: under a server's 32 MB even at 4,096 dimensions
+PAGE = 1000  # points a scroll or a list of ids
+
+_TURBO_BITS = {1: "bits1", 1.5: "bits1_5", 2: "bits2", 4: "bits4", 8: "bits8"}
+_INDEX_TYPES = ("keyword", "integer", "float", "bool", "datetime")
+
+
+def connect(url: str, settings: QdrantSettings) -> QdrantClient:
+    """Raises OSError where the certificate authority's file cannot be read."""
+    options: dict[str, Any] = {}
+    if settings.ca:
+        authority = Path(settings.ca).read_bytes()
+        options = {"verify": settings.ca, "grpc_options": {"root_certificates": authority}}
+    return QdrantClient(
+        url=url,
+        api_key=settings.api_key.get_secret_value() if settings.api_key else None,
+        timeout=settings.timeout,
+        prefer_grpc=settings.grpc,
+        grpc_port=settings.grpc_port,
+        **options,
+    )
+
+
+def refuse_unsupported(settings: QdrantSettings, place: str) -> None:
+    """Raises ValueError for what only a server can do, and for any layout in the client's local mode."""
+    fresh = QdrantSettings()
+    only = ["shards", "replicas", "write_consistency", "strict"]
+    if place == ":memory:":
+        only += ["quantization", "vectors_on_disk", "graph_on_disk", "sparse_on_disk"]
+    wrong = [name for name in only if getattr(settings, name) != getattr(fresh, name)]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)}: not in a store at {place}; leave out, or use the URL of a Qdrant server")
+
+
+def layout(dimension: int, settings: QdrantSettings, *, server: bool, tenants: bool) -> dict[str, Any]:
+    """Arguments of ``create_collection``.
+
+    Where tenants share it, no graph goes across them: one is built within each (``m`` 0, ``payload_m``), as
+    Qdrant advises, for every search has a tenant.
+    """
+    graph = models.HnswConfigDiff(
+        m=0 if tenants else settings.m,
+        payload_m=settings.m if tenants else None,
+        ef_construct=settings.ef_construct,
+        on_disk=settings.graph_on_disk,
+    )
+    vectors = models.VectorParams(
+        size=dimension,
+        distance=models.Distance.COSINE,
+        on_disk=settings.vectors_on_disk,
+        hnsw_config=graph,
+        quantization_config=_quantization(settings),
+    )
+    sparse = models.SparseVectorParams(
+        modifier=models.Modifier.IDF, index=models.SparseIndexParams(on_disk=settings.sparse_on_disk)
+    )
+    arguments: dict[str, Any] = {
+        "vectors_config": {DENSE: vectors},
+        "sparse_vectors_config": {SPARSE: sparse},
+        "on_disk_payload": settings.payload_on_disk,
+    }
+    if server:
+        arguments |= {
+            "shard_number": settings.shards,
+            "replication_factor": settings.replicas,
+            "write_consistency_factor": settings.write_consistency,
+            "strict_mode_config": _strict(settings) if settings.strict else None,
+        }
+    return arguments
+
+
+def _quantization(settings: QdrantSettings) -> Any:
+    match settings.quantization:
+        case "scalar":  # the outer 1% of values is clipped: a few outliers would take the 256 steps from all others
+            config = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99, always_ram=True)
+            return models.ScalarQuantization(scalar=config)
+        case "binary":
+            return models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True))
+        case "turbo":
+            if not hasattr(models, "TurboQuantization"):
+                raise ValueError("quantization is 'turbo': the installed qdrant-client does not know it; use 'scalar'")
+            bits = models.TurboQuantBitSize(_TURBO_BITS[settings.bits])
+            return models.TurboQuantization(turbo=models.TurboQuantQuantizationConfig(bits=bits, always_ram=True))
+    return None
+
+
+def quantization_of(info: models.CollectionInfo) -> str:
+    """``none``, or what an existing collection's dense vectors are quantised by."""
+    vectors: Any = info.config.params.vectors
+    config = vectors[DENSE].quantization_config
+    return type(config).__name__.removesuffix("Quantization").lower() if config else "none"
+
+
+def _strict(settings: QdrantSettings) -> models.StrictModeConfig:
+    """Limits just above what ragkit and LlamaIndex (9,999 nodes) ask for themselves."""
+    return models.StrictModeConfig(
+        enabled=True,
+        unindexed_filtering_retrieve=False,
+        unindexed_filtering_update=False,
+        max_query_limit=10_000,
+        search_max_hnsw_ef=max(1000, settings.ef or 0),
+        search_max_oversampling=max(4.0, settings.oversampling),
+        upsert_max_batchsize=4 * UPSERT,
+        filter_max_conditions=200,
+        condition_max_size=10_000,
+    )
+
+
+def indexes(settings: QdrantSettings, *, tenants: bool) -> dict[str, Any]:
+    """Payload field -> schema, of everything that ragkit filters on. Raises ValueError for a wrong ``index``."""
+    keyword = models.KeywordIndexType.KEYWORD
+    schemas: dict[str, Any] = {
+        "lang": models.KeywordIndexParams(type=keyword, prefix=True),
+        "path": models.KeywordIndexParams(type=keyword, prefix=True),
+        "document": models.KeywordIndexParams(type=keyword),
+        "doc_id": models.KeywordIndexParams(type=keyword),  # LlamaIndex deletes by it
+        "ordinal": models.IntegerIndexParams(type=models.IntegerIndexType.INTEGER, lookup=True, range=True),
+        "date": models.DatetimeIndexParams(type=models.DatetimeIndexType.DATETIME),
+    }
+    if tenants:
+        schemas = {TENANT: models.KeywordIndexParams(type=keyword, is_tenant=True), **schemas}
+    for entry in filter(None, (part.strip() for part in settings.index.split(","))):
+        field, _, kind = entry.partition(":")
+        if not field or (kind or "keyword") not in _INDEX_TYPES:
+            raise ValueError(f"index {entry!r}: write FIELD, or FIELD:TYPE with one of {', '.join(_INDEX_TYPES)}")
+        if field in schemas:
+            raise ValueError(f"index {entry!r}: {field!r} is indexed anyway; leave it out")
+        schemas[field] = models.PayloadSchemaType(kind or "keyword")
+    return schemas
+
+
+def search_params(settings: QdrantSettings, *, quantized: bool, exact: bool = False) -> models.SearchParams | None:
+    """None where everything is as the engine does it by itself. ``exact`` compares with every original."""
+    quantization = None
+    if quantized:
+        quantization = models.QuantizationSearchParams(
+            ignore=exact or None, rescore=settings.rescore, oversampling=settings.oversampling
+        )
+    given = {
+        "hnsw_ef": settings.ef,
+        "exact": exact or None,
+        "quantization": quantization,
+    }
+    known = {name: value for name, value in given.items() if value is not None}
+    return models.SearchParams(**known) if known else None

@@ -1,0 +1,177 @@
+"""Another embedder for a corpus, without its documents: the passages are read out of the store.
+
+A new generation is filled beside the current one, which serves on; then the pointer is swapped, atomically.
+Every point is copied with its payload and id as they are, whoever's it is, so tenants, metadata and what
+LlamaIndex added come along. A run that was cut off goes on: what is there already is not embedded again.
+Passes repeat until one finds nothing to do, so that what was written meanwhile is not lost. The old
+generation stays until you delete it; :func:`roll_back` makes it current again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ragkit import nodes, qdrant
+from ragkit.generations import Folder, Generations, Server
+from ragkit.settings import QdrantSettings
+from ragkit.store import CorpusNotFound, Store, StoreError, open_store
+from ragkit.task import Task
+
+if TYPE_CHECKING:
+    from ragkit.encoder import Encoder
+
+PASSES = 20  # over the corpus, before a writer that never rests is asked to
+
+
+@dataclass(frozen=True, slots=True)
+class ReindexReport:
+    passages: int  # in the new generation
+    embedded: int  # by this run: fewer where an earlier one was cut off
+    dropped: int  # of an earlier run, gone from the corpus since
+    previous: str  # fingerprint of the generation that was current
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a collection says of its encoder: enough to open it, when the model itself need not be there."""
+
+    fingerprint: str
+    dimension: int
+    max_length: int
+    truncated: int = 0
+
+    def encode_queries(self, queries: Sequence[str], task: Task) -> np.ndarray:
+        raise StoreError(f"the model {self.fingerprint} is not loaded: nothing can be embedded by it")
+
+    def encode_passages(self, passages: Sequence[str]) -> np.ndarray:
+        raise StoreError(f"the model {self.fingerprint} is not loaded: nothing can be embedded by it")
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        raise StoreError(f"the model {self.fingerprint} is not loaded: its tokens cannot be counted")
+
+
+@contextmanager
+def _generations(location: str | Path, settings: QdrantSettings) -> Iterator[Generations]:
+    place = str(location)
+    if place.startswith(("http://", "https://")):
+        client = qdrant.connect(place, settings)
+        try:
+            yield Server(client)
+        finally:
+            client.close()
+    elif place == ":memory:":
+        raise StoreError("a store in memory ends with its client: there is nothing to reindex")
+    else:
+        yield Folder(Path(location).expanduser().resolve())
+
+
+def _current(generations: Generations, location: str | Path, corpus: str) -> tuple[str, dict[str, Any]]:
+    current = generations.current(corpus)
+    metadata = generations.metadata(corpus, current) if current else None
+    if current is None or metadata is None:
+        raise CorpusNotFound(f"no corpus {corpus!r} at {location} has a current generation: ingest documents first")
+    return current, metadata
+
+
+def open_current(location: str | Path, corpus: str, settings: QdrantSettings | None = None) -> Store:
+    """The current generation, without its model: to read and to search by vectors, whoever's points they are."""
+    settings = settings or QdrantSettings()
+    with _generations(location, settings) as generations:
+        _, metadata = _current(generations, location, corpus)
+    encoder = Identity(metadata["fingerprint"], metadata["dimension"], metadata["max_length"])
+    return open_store(location, corpus, encoder, tenant=_any(metadata), qdrant_settings=settings, create=False)
+
+
+def _any(metadata: dict[str, Any]) -> str | None:
+    return "-" if metadata.get("tenants") else None  # points are copied past the tenants, so any name will do
+
+
+def reindex(
+    location: str | Path,
+    corpus: str,
+    encoder: Encoder,
+    *,
+    settings: QdrantSettings | None = None,
+    current: Store | None = None,
+    progress: bool = False,
+) -> ReindexReport:
+    """Embed the corpus anew with ``encoder`` and make that its current generation.
+
+    ``current``: the open store to read from, where this process serves it; else it is opened here, and one
+    embedded by another process is refused (:class:`CorpusInUse`, which names the process). Raises StoreError
+    where the corpus is written to so fast that the copy does not catch up; it can be run again.
+    """
+    settings = settings or QdrantSettings()
+    old = current or open_current(location, corpus, settings)
+    try:
+        if old.fingerprint == encoder.fingerprint:
+            return ReindexReport(old.count(), 0, 0, old.fingerprint)
+        with _generations(location, settings) as generations:
+            generations.make_current(corpus, old.fingerprint)  # said outright, before there is a second one
+        shared = None if old.tenant is None else "-"
+        with open_store(location, corpus, encoder, tenant=shared, qdrant_settings=settings, generation=True) as new:
+            embedded = dropped = 0
+            for _ in range(PASSES):
+                wrote, gone = _copy(old, new, encoder, progress), _drop_absent(old, new)
+                embedded, dropped = embedded + wrote, dropped + gone
+                if not wrote and not gone:
+                    break
+            else:
+                raise StoreError(
+                    f"corpus {corpus!r} changed during each of {PASSES} passes: stop what writes to it and run this "
+                    "again; what is embedded is kept"
+                )
+            new.optimize()
+            passages = sum(map(len, new.pages()))
+        with _generations(location, settings) as generations:
+            generations.make_current(corpus, encoder.fingerprint)
+        return ReindexReport(passages, embedded, dropped, old.fingerprint)
+    finally:
+        if current is None:
+            old.close()
+
+
+def roll_back(location: str | Path, corpus: str, settings: QdrantSettings | None = None) -> str:
+    """Make the generation before the current one current again; its fingerprint."""
+    with _generations(location, settings or QdrantSettings()) as generations:
+        _, metadata = _current(generations, location, corpus)
+        previous = metadata.get("previous")
+        if not previous or generations.metadata(corpus, previous) is None:
+            raise StoreError(
+                f"corpus {corpus!r} at {location} has no generation before the current one"
+                + (f": {corpus}--{previous} is gone" if previous else "")
+            )
+        generations.make_current(corpus, previous)
+        return previous
+
+
+def _copy(old: Store, new: Store, encoder: Encoder, progress: bool) -> int:
+    wrote = 0
+    with tqdm(desc="reindex", unit=" passages", disable=not progress) as bar:
+        for page in old.pages():
+            there = new.payloads([str(record.id) for record in page])
+            fresh = [record for record in page if there.get(str(record.id)) != (record.payload or {})]
+            if fresh:
+                texts = [nodes.from_payload(str(record.id), record.payload).text for record in fresh]
+                new.put(fresh, encoder.encode_passages(texts))
+            wrote += len(fresh)
+            bar.update(len(page))
+    return wrote
+
+
+def _drop_absent(old: Store, new: Store) -> int:
+    gone = 0
+    for page in new.pages():
+        ids = [str(record.id) for record in page]
+        there = old.payloads(ids)
+        absent = [i for i in ids if i not in there]
+        new.drop(absent)
+        gone += len(absent)
+    return gone
