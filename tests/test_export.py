@@ -29,7 +29,7 @@ from trainer import gguf_writer, layout
 from trainer.cli import app
 from trainer.export import ExportConfig, export
 from trainer.gguf_writer import interleave, vocabulary, write_gguf
-from trainer.references import LAYOUT, TEXTS, Reference, make_references
+from ragkit.references import LAYOUT, TEXTS, Reference, make_references
 from trainer.runtimes import Check, ExportMismatch, check
 
 BOS, EOS = 1, 2

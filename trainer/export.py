@@ -28,7 +28,7 @@ from ragkit.encoder import LocalEncoder, ModelInfo
 from trainer.gguf_writer import PRECISIONS, write_gguf
 from trainer.layout import clean_config, write_onnx, write_sentence_transformers, write_tokenizer, write_weights
 from trainer.model_card import Facts, model_card, read_scores, run_folder
-from trainer.references import FILE, Reference, make_references, write_reference_file
+from ragkit.references import FILE, Reference, make_references, write_reference_file
 from trainer.runtimes import RUNTIMES, Check, check
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ import torch
 from ragkit.encoder import LocalEncoder, ModelInfo
 from ragkit.task import DEFAULT_TASK
 from trainer.layout import PROMPTS
-from trainer.references import Reference
+from ragkit.references import Reference
 
 
 @dataclass(frozen=True, slots=True)
