@@ -26,17 +26,19 @@ class Metrics:
     """Prometheus' counts of one server, in a registry of its own."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        at = {"registry": self.registry}
-        self.requests = Counter("ragkit_requests", "Answered, by path and status.", ["path", "status"], **at)
-        self.seconds = Histogram("ragkit_request_seconds", "From head to answer.", ["path"], **at)
-        self.texts = Counter("ragkit_texts", "Embedded, by role; 'untold': the client gave none.", ["input_type"], **at)
-        self.tokens = Counter("ragkit_tokens", "Read by the model, prompts, BOS and EOS included.", **at)
-        self.truncated = Counter("ragkit_truncated_texts", "Cut to fit.", **at)
-        self.batch_texts = Histogram("ragkit_batch_texts", "In a turn.", buckets=[2**n for n in range(12)], **at)
-        self.batch_tokens = Histogram("ragkit_batch_tokens", "In a turn.", buckets=[2**n for n in range(6, 18)], **at)
-        self.queue = Gauge("ragkit_queue_tokens", "Accepted, not yet computed.", **at)
-        self.model = Gauge("ragkit_model_info", "1.", ["model", "fingerprint", "dimension", "max_length"], **at)
+        self.registry = into = CollectorRegistry()
+        few, many = [2**n for n in range(12)], [2**n for n in range(6, 18)]
+        model = ["model", "fingerprint", "dimension", "max_length"]
+        roles = "Embedded, by role; 'untold': the client gave none."
+        self.requests = Counter("ragkit_requests", "Answered.", ["path", "status"], registry=into)
+        self.seconds = Histogram("ragkit_request_seconds", "From head to answer.", ["path"], registry=into)
+        self.texts = Counter("ragkit_texts", roles, ["input_type"], registry=into)
+        self.tokens = Counter("ragkit_tokens", "Read: prompts, BOS and EOS included.", registry=into)
+        self.truncated = Counter("ragkit_truncated_texts", "Cut to fit.", registry=into)
+        self.batch_texts = Histogram("ragkit_batch_texts", "In a turn.", registry=into, buckets=few)
+        self.batch_tokens = Histogram("ragkit_batch_tokens", "In a turn.", registry=into, buckets=many)
+        self.queue = Gauge("ragkit_queue_tokens", "Accepted, not yet computed.", registry=into)
+        self.model = Gauge("ragkit_model_info", "1.", model, registry=into)
 
 
 class Keys:

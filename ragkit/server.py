@@ -30,10 +30,21 @@ from starlette.exceptions import HTTPException
 from ragkit import __version__
 from ragkit.batching import Batcher, Busy
 from ragkit.guard import Guard, Keys, Metrics
-from ragkit.wire import CountRequest, EmbeddingRequest, Refused, Wanted, aliases, encode, shorten, understand
+from ragkit.wire import (
+    CountRequest,
+    CountResponse,
+    EmbeddingRequest,
+    EmbeddingResponse,
+    Refused,
+    Wanted,
+    aliases,
+    encode,
+    shorten,
+    understand,
+)
 
 if TYPE_CHECKING:
-    from ragkit.encoder import LocalEncoder
+    from ragkit.encoder import LocalEncoder, Tokens
 
 log = logging.getLogger(__name__)
 
@@ -102,12 +113,12 @@ def create_app(encoder: LocalEncoder, config: ServeConfig, keys: Sequence[Secret
 
     app = FastAPI(title="ragkit embeddings", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
 
-    @app.post("/v1/embeddings", responses=REFUSALS, dependencies=bearer)
+    @app.post("/v1/embeddings", responses=REFUSALS, dependencies=bearer, response_model=EmbeddingResponse)
     async def embeddings(request: EmbeddingRequest) -> Response:
         """Embeddings of texts, as OpenAI's endpoint gives them."""
-        return JSONResponse(await service.embeddings(request))
+        return await service.embeddings(request)
 
-    @app.post("/v1/tokens", responses=REFUSALS, dependencies=bearer)
+    @app.post("/v1/tokens", responses=REFUSALS, dependencies=bearer, response_model=CountResponse)
     async def tokens(request: CountRequest) -> Response:
         """How many tokens each text has, without prompt, BOS and EOS."""
         service.check_texts(request.input)
@@ -233,7 +244,7 @@ class _Service:
                 param="input",
             )
 
-    async def embeddings(self, request: EmbeddingRequest) -> dict[str, Any]:
+    async def embeddings(self, request: EmbeddingRequest) -> Response:
         wanted = understand(request, self.config.name)
         if self.config.require_input_type and not wanted.told:
             raise Refused(
@@ -261,19 +272,29 @@ class _Service:
         self.metrics.texts.labels(wanted.input_type if wanted.told else "untold").inc(len(rows))
         self.metrics.tokens.inc(tokens)
         self.metrics.truncated.inc(read.truncated)
+        return await asyncio.to_thread(self._answer, rows, request, wanted, read, tokens)
+
+    def _answer(
+        self, rows: np.ndarray, request: EmbeddingRequest, wanted: Wanted, read: Tokens, tokens: int
+    ) -> Response:
+        """Off the event loop: a million numbers take a second to write."""
+        if not np.isfinite(rows).all():
+            raise RuntimeError("an embedding is not finite: the model overflows in this precision")
         rows = shorten(rows, request.dimensions)
-        return {
-            "object": "list",
-            "data": [
-                {"object": "embedding", "index": n, "embedding": encode(row, request.encoding_format)}
-                for n, row in enumerate(rows)
-            ],
-            "model": request.model,
-            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-            "input_type": wanted.input_type,
-            "truncated": read.truncated,
-            "fingerprint": self.encoder.fingerprint,
-        }
+        return JSONResponse(
+            {
+                "object": "list",
+                "data": [
+                    {"object": "embedding", "index": n, "embedding": encode(row, request.encoding_format)}
+                    for n, row in enumerate(rows)
+                ],
+                "model": request.model,
+                "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+                "input_type": wanted.input_type,
+                "truncated": read.truncated,
+                "fingerprint": self.encoder.fingerprint,
+            }
+        )
 
     def _too_long(self, prompts: Sequence[str], wanted: Wanted) -> Refused:
         room = self.encoder.max_length - len(self.encoder.tokenize([""]).ids[0])
@@ -290,18 +311,34 @@ class _Service:
         )
 
 
-def loopback(host: str) -> bool:
+def parse_keys(setting: SecretStr | None) -> list[SecretStr]:
+    """The keys of ``RAGKIT_SERVE_API_KEYS``. Raises ValueError, which quotes none of them."""
+    if setting is None:
+        return []
+    keys = [key.strip() for key in setting.get_secret_value().split(",")]
+    for number, key in enumerate(keys, start=1):
+        if len(key) < 16 or not all("!" <= letter <= "~" for letter in key):
+            raise ValueError(
+                f"key {number} of RAGKIT_SERVE_API_KEYS is blank, shorter than 16 characters, or no plain ASCII: make "
+                "one with 'python -c \"import secrets; print(secrets.token_urlsafe(32))\"'"
+            )
+    return [SecretStr(key) for key in keys]
+
+
+def refuse_open(host: str, keys: Sequence[SecretStr]) -> None:
+    """Raises ValueError for an address that others reach, without keys."""
     try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        alone = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return False
+        alone = False
+    if not keys and not alone:
+        raise ValueError(f"{host} can be reached by others: set RAGKIT_SERVE_API_KEYS, or serve on 127.0.0.1")
 
 
 def serve(encoder: LocalEncoder, config: ServeConfig, keys: Sequence[SecretStr], host: str, port: int) -> None:
     """Serve until interrupted. Raises ValueError for an address that others reach, without keys."""
     import uvicorn
 
-    if not keys and not loopback(host):
-        raise ValueError(f"{host} can be reached by others: set RAGKIT_SERVE_API_KEYS, or serve on 127.0.0.1")
+    refuse_open(host, keys)
     app = create_app(encoder, config, keys)
     uvicorn.run(app, host=host, port=port, log_level="warning", server_header=False, timeout_graceful_shutdown=30)

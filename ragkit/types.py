@@ -8,6 +8,7 @@ Languages are BCP-47 codes; ``"und"`` (undetermined) where nothing could be dete
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 UNDETERMINED = "und"  # BCP-47 for "language not known"
 
@@ -68,3 +69,13 @@ class Answer:
     text: str | None
     citations: tuple[Citation, ...] = ()
     hits: tuple[Hit, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What ``ragkit doctor`` saw. ``cause`` is the fault's short name, "" where none is known or nothing is wrong."""
+
+    check: str
+    status: Literal["ok", "warning", "failed"]
+    text: str
+    cause: str = ""

@@ -73,6 +73,34 @@ class CountRequest(BaseModel):
     input: list[str] = Field(min_length=1, description="Bare texts.")
 
 
+class Item(BaseModel):
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str = Field(description="Numbers, or base64 of little-endian float32.")
+
+
+class Usage(BaseModel):
+    prompt_tokens: int = Field(description="Read by the model: prompts, BOS and EOS included.")
+    total_tokens: int
+
+
+class EmbeddingResponse(BaseModel):
+    """OpenAI's, with what was understood and what was cut."""
+
+    object: Literal["list"]
+    data: list[Item]
+    model: str
+    usage: Usage
+    input_type: InputType
+    truncated: int = Field(description="Texts that did not fit.")
+    fingerprint: str = Field(description="Vectors of another fingerprint mean something else.")
+
+
+class CountResponse(BaseModel):
+    counts: list[int] = Field(description="Tokens of each text, without prompt, BOS and EOS.")
+    max_length: int
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What a request asks for. ``task`` is None for documents."""

@@ -17,7 +17,7 @@ TRAINER = sorted((ROOT / "trainer").glob("*.py"))
 # Lower first: a module imports only from lines above its own.
 LAYERS = [
     {"types", "task", "settings", "owner", "metrics", "client", "batching"},
-    {"language", "sparse", "mini", "references", "dialects", "wire"},
+    {"language", "sparse", "mini", "references", "dialects", "wire", "machine"},
     {"split", "readers", "nodes", "edge_models", "guard"},
     {"encoder", "edge"},
     {"remote", "faults", "runtimes"},
