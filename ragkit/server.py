@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import SecretStr
@@ -30,6 +30,7 @@ from starlette.exceptions import HTTPException
 from ragkit import __version__
 from ragkit.batching import Batcher, Busy
 from ragkit.guard import Guard, Keys, Metrics
+from ragkit.task import TASKS
 from ragkit.wire import (
     CountRequest,
     CountResponse,
@@ -144,13 +145,16 @@ def create_app(encoder: LocalEncoder, config: ServeConfig, keys: Sequence[Secret
             return JSONResponse({"status": "not ready"}, 503)
         return JSONResponse({"status": "ready", "fingerprint": encoder.fingerprint})
 
-    @app.get("/metrics", responses=GATE, dependencies=bearer)
+    text = {"content": {"text/plain": {"schema": {"type": "string"}}}}
+
+    @app.get("/metrics", responses=GATE | {200: text}, dependencies=bearer, response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Counts for Prometheus."""
         service.metrics.queue.set(service.batcher.waiting)
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     _explain_errors(app)
+    _describe(app, encoder, config)
     paths = frozenset(getattr(route, "path", "") for route in app.routes)
     return Guard(
         app,
@@ -160,6 +164,19 @@ def create_app(encoder: LocalEncoder, config: ServeConfig, keys: Sequence[Secret
         metrics=service.metrics,
         paths=paths,
     )
+
+
+def _describe(app: FastAPI, encoder: LocalEncoder, config: ServeConfig) -> None:
+    """The OpenAPI document with this server's own names and limits."""
+    schemas = app.openapi()["components"]["schemas"]  # made once, then kept by the application
+    fields = schemas["EmbeddingRequest"]["properties"]
+    fields["model"]["enum"] = list(aliases(config.name))
+    for kind in fields["input"]["anyOf"]:
+        if kind["type"] == "array":
+            kind |= {"minItems": 1, "maxItems": config.max_texts}
+    fields["task"]["anyOf"][0]["enum"] = list(TASKS)
+    fields["dimensions"]["anyOf"][0]["maximum"] = encoder.dimension
+    schemas["CountRequest"]["properties"]["input"]["maxItems"] = config.max_texts
 
 
 def _explain_errors(app: FastAPI) -> None:

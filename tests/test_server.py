@@ -58,7 +58,9 @@ def rows(answer: dict[str, Any]) -> np.ndarray:
 
 
 def refusal(url: str, **body: Any) -> tuple[int, str]:
-    answer = httpx.post(f"{url}/v1/embeddings", json={"model": "tiny", "input": "x", **body})
+    content = json.dumps({"model": "tiny", "input": "x", **body})  # in ASCII: a lone surrogate passes
+    headers = {"content-type": "application/json"}
+    answer = httpx.post(f"{url}/v1/embeddings", content=content, headers=headers, timeout=60)
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
     return answer.status_code, error["message"]
@@ -71,7 +73,7 @@ def test_documents_are_bare_and_queries_carry_their_task(url: str, model: LocalE
     passages = model.encode_passages(TEXTS)
     np.testing.assert_allclose(rows(ask(url, input=TEXTS, input_type="document")), passages, atol=1e-5)
     np.testing.assert_allclose(rows(ask(url, input=TEXTS)), passages, atol=1e-5)
-    for task in TASKS.values():
+    for task in list(TASKS.values())[::4]:
         told = ask(url, input=TEXTS[:2], input_type="query", task=task.name)
         np.testing.assert_allclose(rows(told), model.encode_queries(TEXTS[:2], task), atol=1e-5)
         alias = ask(url, input=TEXTS[:2], model=f"tiny:query/{task.name}")
@@ -81,6 +83,12 @@ def test_documents_are_bare_and_queries_carry_their_task(url: str, model: LocalE
     own = ask(url, input=TEXTS, input_type="query", instruction=TASKS["web-search"].instruction)
     np.testing.assert_allclose(rows(own), default, atol=1e-5)
     assert abs(default - passages).max() > 0.01  # else the two would pass for one another
+
+
+def test_a_lone_surrogate_is_read_as_the_encoder_reads_it(url: str, model: LocalEncoder):
+    content = json.dumps({"model": "tiny", "input": ["a \ud800 b"]})  # in ASCII: json escapes it
+    answer = httpx.post(f"{url}/v1/embeddings", content=content, headers={"content-type": "application/json"})
+    np.testing.assert_allclose(rows(answer.json()), model.encode_passages(["a \ufffd b"]), atol=1e-5)
 
 
 def test_usage_counts_what_the_model_read(url: str, model: LocalEncoder):
@@ -176,12 +184,11 @@ def test_llama_index_unchanged(url: str, model: LocalEncoder):
         ({"input": [["a"]]}, 422, "token ids"),
         ({"input": ["a", 1]}, 422, "input"),
         ({"input": None}, 422, "input"),
-        ({"input": "\ud800"}, 422, "input"),
         ({"prompt_name": "query"}, 422, "prompt_name"),
         ({"dimensions": 0}, 422, "dimensions"),
         ({"encoding_format": "int8"}, 422, "encoding_format"),
         ({"input": ["a"] * 2049}, 413, "at most 2048"),
-        ({"input": ["a" * 200] * 2048}, 413, "at most 131072: send the texts in parts"),
+        ({"input": ["é ß " * 50] * 2048}, 413, "at most 131072: send the texts in parts"),
         ({"input": "a" * (9 << 20)}, 413, "at most 8388608 are read"),
     ],
 )
@@ -245,7 +252,8 @@ def test_keys(model: LocalEncoder, capfd: pytest.CaptureFixture[str]):
 
 
 def test_keys_are_parsed_without_being_shown():
-    assert [key.get_secret_value() for key in parse_keys(SecretStr(f"{KEY}, other-other-9876543210"))][0] == KEY
+    first, second = parse_keys(SecretStr(f"{KEY}, other-other-9876543210"))
+    assert first.get_secret_value() == KEY and second.get_secret_value() == "other-other-9876543210"
     assert parse_keys(None) == []
     for bad in ("", f"{KEY},", "short-secret", "secret secret secret", "sécret-sécret-sécret"):
         with pytest.raises(ValueError, match="make one with") as caught:
