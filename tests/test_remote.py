@@ -111,7 +111,8 @@ def test_llama_cpp_for_real(folder: Path, model: LocalEncoder):
     with RemoteEncoder(server.listening_address, config=QUICK) as remote:  # it counts, where there is no folder
         # It writes the tokens of '</s>' in a text as EOS and counts so: documented, and told in the README.
         assert remote.count_tokens(TEXTS) == model.count_tokens(TEXTS)
-        assert remote.encode_passages([LONG]).shape == (1, 64) and remote.truncated == 1
+        assert remote.max_length == 255  # its context is rounded up to 256
+        assert remote.encode_passages([LONG * 4]).shape == (1, 64) and remote.truncated == 1
         assert remote.fingerprint != stored
 
 
