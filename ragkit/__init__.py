@@ -6,10 +6,14 @@ Layers, lower first; each imports only those above it in this list:
     language, sparse, metrics    which language a text is in; BM25 vectors; ndcg, recall, mrr
     split, readers               text -> sentences -> passages; files -> documents
     mini, encoder                the packaged model; texts -> embeddings: BOS ... EOS, pooling (torch)
+    client, dialects, remote     the encoder over HTTP: ours, vLLM, TEI, llama.cpp
+    references, faults, runtimes texts with their vectors; what faults make of them; exports in their own programs
     embedding                    TaskEmbedding, the encoder as a LlamaIndex embedding
     owner, edge, nodes, store    the embedded engine and its lock; one collection per corpus and encoder
     ingest, retrieve, answer     files -> store; dense, sparse, hybrid search; hits -> a cited answer
-    cli                          ragkit ingest | search | ask
+    wire, batching, guard, server  OpenAI's /v1/embeddings with role and task: a request's meaning, queue, gate
+    machine, doctor              versions, disk, memory; a server's or export's vectors against the model's
+    cli                          ragkit ingest | search | ask | serve | doctor
 
 Importing ``ragkit`` loads neither torch nor LlamaIndex: import the module you need.
 """
