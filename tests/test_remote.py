@@ -216,7 +216,7 @@ def test_retries_what_passes_and_nothing_else(model: LocalEncoder):
             (Response("<html>", 500), "answered 500: <html>"),
             (RedirectResponse("http://127.0.0.1:9/"), "redirect"),
             (Response("<html>"), "no JSON"),
-            (JSONResponse({"data": []}), "0 rows for 1 texts"),
+            (JSONResponse({"data": []}), "0 embeddings for 1 texts"),
             (JSONResponse({"rows": []}), "shape that is not OpenAI's"),
             (JSONResponse([]), "shape that is not OpenAI's"),
             (JSONResponse({"data": [{"index": 0, "embedding": ["x"]}]}), "shape that is not OpenAI's"),
