@@ -65,12 +65,9 @@ def health(model: str | Path) -> Health:
     stored = read_reference_file(folder) if (folder / FILE).exists() else None
     if stored and stored.faults:
         return _health(stored)
-    import torch
+    from ragkit.faults import fault_vectors, load_exactly
 
-    from ragkit.encoder import LocalEncoder
-    from ragkit.faults import fault_vectors
-
-    encoder = LocalEncoder.load(model, dtype=torch.float32)
+    encoder = load_exactly(model)
     texts = stored.texts if stored else tuple(make_references(encoder))
     fingerprint = stored.fingerprint if stored else encoder.fingerprint
     return Health(fingerprint, encoder.max_length, texts, fault_vectors(encoder, probes(texts)))

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ragkit.encoder import plain_ids
+from ragkit.encoder import LocalEncoder, plain_ids
 from ragkit.references import Reference
 from ragkit.task import DEFAULT_TASK, TASKS
-
-if TYPE_CHECKING:
-    from ragkit.encoder import LocalEncoder
 
 HEALTHY = "healthy"
 
@@ -63,6 +61,11 @@ FAULTS = {
     "wrong pooling (mean)": Fault(pool=lambda states: states.mean(0)),
     "wrong pooling (first token)": Fault(pool=lambda states: states[0]),
 }
+
+
+def load_exactly(model: str | Path) -> LocalEncoder:
+    """The model in float32: references are not rounded to what this device computes fast."""
+    return LocalEncoder.load(model, dtype=torch.float32)
 
 
 @torch.inference_mode()
