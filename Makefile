@@ -20,7 +20,7 @@ test: $(VENV)/.installed
 
 prove: $(VENV)/.installed  # the same tests with full counts: tens of minutes
 	RAGKIT_PROVE=1 $(BIN)/python -m pytest -s tests/test_kill.py tests/test_export.py \
-		tests/test_request_plan.py tests/test_checks.py tests/test_synthesise.py
+		tests/test_request_plan.py tests/test_checks.py tests/test_synthesise.py tests/test_server.py
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

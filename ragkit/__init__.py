@@ -7,6 +7,8 @@ Layers, lower first; each imports only those above it in this list:
     endpoint, pace, llm          chat with a model behind any OpenAI-compatible or Azure endpoint
     split, readers               text -> sentences -> passages; files -> documents
     mini, encoder                the packaged model; texts -> embeddings: BOS ... EOS, pooling (torch)
+    client, dialects, remote     the encoder over HTTP: ours, vLLM, TEI, llama.cpp
+    references, faults, runtimes texts with their vectors; what faults make of them; exports in their own programs
     embedding                    TaskEmbedding, the encoder as a LlamaIndex embedding
     owner, edge                  the embedded engine and its lock
     filters, tenant, qdrant      what is looked for, whose it is, and how a collection is laid out
@@ -17,7 +19,9 @@ Layers, lower first; each imports only those above it in this list:
     reindex, live                another embedder for a stored corpus; a retriever exchanged under searches
     markers, grounded            hits -> an answer worded by a chat model, its citations checked
     evaluate                     what the deployed store is worth on your own questions
-    cli                          ragkit ingest | search | ask | reindex | evaluate
+    wire, batching, guard, server  OpenAI's /v1/embeddings with role and task: a request's meaning, queue, gate
+    machine, doctor              versions, disk, memory; a server's or export's vectors against the model's
+    cli                          ragkit ingest | search | ask | reindex | evaluate | serve | doctor
 
 Importing ``ragkit`` loads neither torch nor LlamaIndex: import the module you need.
 """

@@ -1,4 +1,4 @@
-"""``ragkit ingest | search | ask | evaluate``: documents in, passages and cited answers out, and how right they are.
+"""``ragkit ingest | search | ask | reindex | evaluate | serve | doctor``: documents in, cited answers out.
 
 For people by default. With ``--json`` the last line of standard output is one JSON document, and
 everything else goes to standard error. Exit code 0, 1 (the work failed), 2 (wrong usage) or 3 (evaluate:
@@ -25,7 +25,7 @@ from ragkit.task import DEFAULT_TASK, TASKS, Task
 from ragkit.types import Answer, Hit, Value, Where, moment
 
 if TYPE_CHECKING:
-    from ragkit.encoder import Encoder, LocalEncoder
+    from ragkit.encoder import Encoder
     from ragkit.retrieve import Retriever
     from ragkit.store import Store
 
@@ -40,7 +40,7 @@ MODES = ("hybrid", "dense", "sparse")
 
 Corpus = Annotated[str, typer.Option(help="name of the corpus")]
 Location = Annotated[str, typer.Option("--store", help="folder, or URL of a Qdrant server [RAGKIT_STORE]")]
-Model = Annotated[str, typer.Option(help="'mini', a model folder or a Hub id [RAGKIT_MODEL]")]
+Model = Annotated[str, typer.Option(help="'mini', a model folder, a Hub id or a server's URL [RAGKIT_MODEL]")]
 AsJson = Annotated[bool, typer.Option("--json", help="one JSON document on the last line of standard output")]
 Query = Annotated[str, typer.Argument(help="the question, in any language")]
 TaskName = Annotated[str, typer.Option("--task", help=f"one of {', '.join(TASKS)} [{DEFAULT_TASK}]")]
@@ -205,16 +205,14 @@ def reindex(
     """Embed a corpus anew by another model, without its documents: its passages are read out of the store."""
     settings = Settings()
     place = store or settings.store
-    with _failing_in_one_line():
+    with _explained():
         from ragkit import reindex as r
 
         if rollback:
             fingerprint = r.roll_back(place, corpus, settings.qdrant)
             _print(as_json, {"current": fingerprint}, f"{corpus} is at {fingerprint} again: use the model of that name")
             return
-        from ragkit.encoder import LocalEncoder
-
-        encoder = LocalEncoder.load(model or settings.model)
+        encoder = _encoder(model or settings.model, settings)
         report = r.reindex(place, corpus, encoder, settings=settings.qdrant, progress=True)
         now = encoder.fingerprint
         text = f"{report.passages} passages, {report.embedded} embedded; was {report.previous}, is {now}"
@@ -262,6 +260,79 @@ def evaluate(
         _print(as_json, document, "\n".join(lines + worse))
     if worse:
         raise typer.Exit(3)
+
+
+@app.command()
+def serve(
+    model: Model = "",
+    host: Annotated[str, typer.Option(help="address to listen on; others than loopback need keys")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8765,
+    name: Annotated[str, typer.Option(help="what clients call the model [the model's own name]")] = "",
+    batch_tokens: Annotated[int, typer.Option(min=1, help="computed at once")] = 2048,
+    queue_tokens: Annotated[int, typer.Option(min=1, help="that may wait; beyond it 429")] = 131_072,
+    require_input_type: Annotated[bool, typer.Option(help="refuse who does not say query or document")] = False,
+) -> None:
+    """Serve the embedder over OpenAI's /v1/embeddings, queries told from documents. Keys: RAGKIT_SERVE_API_KEYS."""
+    settings = Settings()
+    what = model or settings.model
+    if "://" in what:
+        raise typer.BadParameter(f"{what} is a server already: name a model", param_hint="--model")
+    with _explained():
+        try:
+            from ragkit.server import ServeConfig, parse_keys, refuse_open
+            from ragkit.server import serve as run
+        except ImportError as error:
+            raise ImportError(f"the server's packages are missing ({error}): pip install 'ragkit[serve]'") from error
+
+        keys = parse_keys(settings.serve_api_keys)
+        refuse_open(host, keys)  # before the model is loaded
+        config = ServeConfig(
+            name=name or Path(what).name or "mini",
+            batch_tokens=batch_tokens,
+            queue_tokens=queue_tokens,
+            require_input_type=require_input_type,
+        )
+        from ragkit.encoder import LocalEncoder
+
+        encoder = LocalEncoder.load(what)
+        told = f"serving {config.name} ({encoder.fingerprint}) on http://{host}:{port}/v1"
+        print(f"{told}, {f'{len(keys)} API keys' if keys else 'no API key wanted'}", file=sys.stderr)
+        run(encoder, config, keys, host, port)
+
+
+@app.command()
+def doctor(
+    target: Annotated[str, typer.Argument(help="a server's URL or an export's folder [the model itself]")] = "",
+    model: Model = "",
+    corpus: Annotated[str, typer.Option(help="check this corpus' fingerprint too")] = "",
+    store: Location = "",
+    as_json: AsJson = False,
+) -> None:
+    """Compare a server's or an export's vectors with the model's own and name what is wrong; exit code 1 if it is."""
+    settings = Settings()
+    with _explained():
+        from ragkit.doctor import examine
+
+        where = store or settings.store
+        rooms = {"cache": settings.cache} | ({} if "://" in where or where == ":memory:" else {"store": Path(where)})
+        findings = []
+        for found in examine(
+            target,
+            model=model or settings.model,
+            folder=settings.embedder_folder,
+            name=settings.embedder_name,
+            api_key=settings.embedder_api_key,
+            corpus=corpus,
+            store=where,
+            qdrant=settings.qdrant,
+            rooms=rooms,
+        ):
+            findings.append(found)
+            print(f"{found.status:8} {found.check}: {found.text}", file=sys.stderr if as_json else sys.stdout)
+        if as_json:
+            _print(True, {"findings": [asdict(found) for found in findings]}, "")
+    if any(found.status == "failed" for found in findings):
+        raise typer.Exit(1)
 
 
 def show(hit: Hit) -> str:
@@ -321,21 +392,32 @@ def _where(source: str, since: str, until: str, metadata: list[str] | None) -> W
 
 
 @contextmanager
-def _opened(corpus: str, store: str, model: str, tenant: str, *, create: bool) -> Iterator[tuple[Store, LocalEncoder]]:
+def _opened(corpus: str, store: str, model: str, tenant: str, *, create: bool) -> Iterator[tuple[Store, Encoder]]:
     """The store and encoder of a command."""
-    with _failing_in_one_line():
+    with _explained():
         settings = Settings()
-        from ragkit.encoder import LocalEncoder
         from ragkit.store import open_store
 
-        encoder = LocalEncoder.load(model or settings.model)
+        encoder = _encoder(model or settings.model, settings)
         place, own = store or settings.store, tenant or settings.tenant
         with open_store(place, corpus, encoder, tenant=own, qdrant_settings=settings.qdrant, create=create) as it:
             yield it, encoder
 
 
+def _encoder(model: str, settings: Settings) -> Encoder:
+    """A model here, or one behind a URL."""
+    from ragkit.remote import open_encoder
+
+    return open_encoder(
+        model,
+        api_key=settings.embedder_api_key,
+        model=settings.embedder_name,
+        folder=settings.embedder_folder or None,
+    )
+
+
 @contextmanager
-def _failing_in_one_line() -> Iterator[None]:
+def _explained() -> Iterator[None]:
     """What goes wrong inside becomes one line and exit code 1."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:

@@ -11,27 +11,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr, model_validator
 from llama_index.core.schema import BaseNode, MetadataMode, QueryBundle
 
-from ragkit.encoder import Encoder, LocalEncoder
+from ragkit.remote import open_encoder
 from ragkit.task import DEFAULT_TASK, TASKS, Task
+
+if TYPE_CHECKING:
+    from ragkit.encoder import Encoder
 
 TEMPLATE = Task("template", "{instruction}").prompt("{query}")
 
 
 class TaskEmbedding(BaseEmbedding):
-    """``TaskEmbedding(model_name="mini")`` loads the encoder; pass ``encoder=`` to share one.
+    """``TaskEmbedding(model_name="mini")`` loads the encoder, ``model_name="http://..."`` asks a server; pass
+    ``encoder=`` to share one, or for a server that wants a key (which is then in no field and no ``to_dict``).
 
     ``task`` (a name of TASKS or a :class:`Task`) is the default of every query; each call may name
     another. Raises ValueError for an unknown task, for a ``fingerprint`` (of a serialised one) that the
     loaded model does not have, and for ``embeddings_cache``.
     """
 
-    model_name: str = Field(default="mini", description="What LocalEncoder.load takes.")
+    model_name: str = Field(default="mini", description="What LocalEncoder.load takes, or a server's URL.")
     embed_batch_size: int = Field(
         default=256, gt=0, le=2048, description="Texts a call; the encoder batches by tokens."
     )
@@ -51,7 +55,7 @@ class TaskEmbedding(BaseEmbedding):
             data["instruction"] = _task(data.get("task_name", DEFAULT_TASK)).instruction
         Task(data.get("task_name", DEFAULT_TASK), data["instruction"])  # refuses a blank sentence now, not at a query
         known = data.get("fingerprint")
-        encoder = encoder or LocalEncoder.load(data.get("model_name", "mini"))
+        encoder = encoder or open_encoder(data.get("model_name", "mini"))
         if known and known != encoder.fingerprint:
             raise ValueError(
                 f"model {data.get('model_name', 'mini')!r} has fingerprint {encoder.fingerprint}, this embedding was "

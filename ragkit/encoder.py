@@ -271,17 +271,27 @@ class LocalEncoder:
         """Tokens of each text, without BOS and EOS and before any truncation."""
         return [len(row) for row in plain_ids(self.tokenizer, texts)]
 
+    def tokenize(self, texts: Sequence[str]) -> Tokens:
+        """What the model reads of bare texts or prompts. Counts no truncation: the caller may refuse instead."""
+        return tokenize(self.tokenizer, texts, self.max_length)
+
     @torch.inference_mode()
+    def encode_rows(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
+        """Embeddings (N, D) of rows of :meth:`tokenize`, batched by their lengths; one caller at a time computes."""
+        out = np.empty((len(rows), self.dimension), dtype=np.float32)
+        with self._lock:
+            for batch in batches([len(row) for row in rows], self.token_budget):
+                out[batch] = embed(self.model, [rows[i] for i in batch]).cpu().numpy()
+        return out
+
     def _encode(self, texts: Sequence[str], kind: str) -> np.ndarray:
         if isinstance(texts, str):
             raise TypeError(f"{kind} must be a list of texts, got one string ({texts[:40]!r}): wrap it in a list")
-        tokens = tokenize(self.tokenizer, texts, self.max_length)
-        out = np.empty((len(texts), self.dimension), dtype=np.float32)
-        with self._lock:
-            for batch in batches([len(row) for row in tokens.ids], self.token_budget):
-                out[batch] = embed(self.model, [tokens.ids[i] for i in batch]).cpu().numpy()
-            self.truncated += tokens.truncated
+        tokens = self.tokenize(texts)
+        out = self.encode_rows(tokens.ids)
         if tokens.truncated:
+            with self._lock:
+                self.truncated += tokens.truncated
             log.warning("%d of %d %s cut to %d tokens", tokens.truncated, len(texts), kind, self.max_length)
         return out
 

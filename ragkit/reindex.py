@@ -112,7 +112,7 @@ def reindex(
     old = current or open_current(location, corpus, settings)
     try:
         if old.fingerprint == encoder.fingerprint:
-            return ReindexReport(old.count(), 0, 0, old.fingerprint)
+            return ReindexReport(old.count(everybody=True), 0, 0, old.fingerprint)
         with _generations(location, settings) as generations:
             generations.make_current(corpus, old.fingerprint)  # said outright, before there is a second one
         shared = None if old.tenant is None else "-"
@@ -129,7 +129,7 @@ def reindex(
                     "again; what is embedded is kept"
                 )
             new.optimize()
-            passages = sum(map(len, new.pages()))
+            passages = new.count(everybody=True)
         with _generations(location, settings) as generations:
             generations.make_current(corpus, encoder.fingerprint)
         return ReindexReport(passages, embedded, dropped, old.fingerprint)

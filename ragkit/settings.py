@@ -103,7 +103,11 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,  # an input can be a secret
     )
 
-    model: str = "mini"  # "mini", "mini-base", a model folder, or a Hub id
+    model: str = "mini"  # "mini", "mini-base", a model folder, a Hub id, or the URL of an embeddings server
+    embedder_api_key: SecretStr | None = None  # of the server that `model` or `ragkit doctor` names
+    embedder_name: str = ""  # the model's name there, where it serves several
+    embedder_folder: str = ""  # an export of the served model: fingerprint, tokenizer and reference vectors
+    serve_api_keys: SecretStr | None = None  # of `ragkit serve`: keys with commas between them
     store: str = str(Path(platformdirs.user_data_dir("ragkit")) / "store")  # a folder, or the URL of a Qdrant server
     tenant: str | None = None  # whose part of a shared corpus this is
     qdrant: QdrantSettings = QdrantSettings()

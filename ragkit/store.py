@@ -363,8 +363,9 @@ class Store:
         if ids:
             self._whole.delete(self.collection, points_selector=list(ids), wait=True)
 
-    def count(self) -> int:
-        return self._client.count(self.collection, exact=True).count
+    def count(self, *, everybody: bool = False) -> int:
+        """Passages; ``everybody``: of all tenants."""
+        return (self._whole if everybody else self._client).count(self.collection, exact=True).count
 
     def languages(self) -> dict[str, int]:
         """Passages per language, most first."""

@@ -92,3 +92,6 @@ TASKS: dict[str, Task] = {
 }
 
 DEFAULT_TASK = "web-search"
+
+# By name, as sentence-transformers saves them: encode_query takes "query", encode_document "document".
+PROMPTS = {"query": TASKS[DEFAULT_TASK].prefix, "document": "", **{t.name: t.prefix for t in TASKS.values()}}

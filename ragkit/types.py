@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from typing import Literal
 
 UNDETERMINED = "und"  # BCP-47 for "language not known"
 
@@ -116,3 +117,13 @@ def moment(text: str) -> datetime:
 def _midnight(text: str) -> datetime:
     day = date.fromisoformat(text)
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What ``ragkit doctor`` saw. ``cause`` is the fault's short name, "" where none is known or nothing is wrong."""
+
+    check: str
+    status: Literal["ok", "warning", "failed"]
+    text: str
+    cause: str = ""

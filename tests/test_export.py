@@ -25,12 +25,12 @@ from typer.testing import CliRunner
 
 from ragkit import DEFAULT_TASK, TASKS
 from ragkit.encoder import LocalEncoder, ModelInfo, tokenize
+from ragkit.references import LAYOUT, TEXTS, Reference, make_references
+from ragkit.runtimes import Check, ExportMismatch, check
 from trainer import gguf_writer, layout
 from trainer.cli import app
 from trainer.export import ExportConfig, export
 from trainer.gguf_writer import interleave, vocabulary, write_gguf
-from trainer.references import LAYOUT, TEXTS, Reference, make_references
-from trainer.runtimes import Check, ExportMismatch, check
 
 BOS, EOS = 1, 2
 MAX_LENGTH = 128  # Amharic is three tokens a letter here: less would cut its query
@@ -423,7 +423,7 @@ def test_what_cannot_be_exported_is_refused_before_the_work(mistral_folder: Path
 
 def test_vectors_of_nan_are_no_match(broken: Path, references: list[Reference], monkeypatch: pytest.MonkeyPatch):
     """Gemma in float16 overflows to NaN, and NaN is below no threshold."""
-    from trainer import runtimes
+    from ragkit import runtimes
 
     def nan(folder: Path) -> runtimes.Embed:
         return lambda texts, batch_size: np.full((len(texts), 64), np.nan, np.float32)

@@ -5,7 +5,7 @@ EOS, the sentence-transformers layout in the words that old and new readers know
 ``reference.json``: texts with the vectors that any correct server returns for them. The adapter
 (``adapter/``), ``onnx/model.onnx`` and ``model.gguf`` stand inside it.
 
-Everything is compared with ``LocalEncoder`` in float32 (``trainer.runtimes``). The files are written in
+Everything is compared with ``LocalEncoder`` in float32 (``ragkit.runtimes``). The files are written in
 a folder beside the target and renamed at the very end, so a folder that exists has been verified.
 """
 
@@ -25,11 +25,12 @@ import torch
 
 from ragkit import mini
 from ragkit.encoder import LocalEncoder, ModelInfo
+from ragkit.faults import fault_vectors
+from ragkit.references import FILE, Reference, make_references, probes, write_reference_file
+from ragkit.runtimes import RUNTIMES, Check, check
 from trainer.gguf_writer import PRECISIONS, write_gguf
 from trainer.layout import clean_config, write_onnx, write_sentence_transformers, write_tokenizer, write_weights
 from trainer.model_card import Facts, model_card, read_scores, run_folder
-from trainer.references import FILE, Reference, make_references, write_reference_file
-from trainer.runtimes import RUNTIMES, Check, check
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +143,8 @@ def _write(
     """Every file but the card. The model is freed on return: each runtime loads its own."""
     encoder = LocalEncoder.load(name, device="cpu", dtype=torch.float32)
     references = list(make_references(encoder))
-    write_reference_file(folder / FILE, source.name, encoder, references)
+    faults = fault_vectors(encoder, probes(references))
+    write_reference_file(folder / FILE, source.name, encoder, references, faults)
     write_tokenizer(encoder, folder)
     ModelInfo("", encoder.max_length, encoder.answer_threshold).write(folder)
     if "adapter" in formats and source.folder:

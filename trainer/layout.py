@@ -1,6 +1,6 @@
 """The files of a model folder that other programs read: tokenizer, weights, prompts, pooling, ONNX graph.
 
-Nothing here is measured; ``trainer.runtimes`` reads all of it back.
+Nothing here is measured; ``ragkit.runtimes`` reads all of it back.
 """
 
 from __future__ import annotations
@@ -18,10 +18,7 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 
 from ragkit.encoder import LocalEncoder
-from ragkit.task import DEFAULT_TASK, TASKS
-
-# By name, as sentence-transformers saves them: encode_query takes "query", encode_document "document".
-PROMPTS = {"query": TASKS[DEFAULT_TASK].prefix, "document": "", **{t.name: t.prefix for t in TASKS.values()}}
+from ragkit.task import PROMPTS
 
 
 def write_tokenizer(encoder: LocalEncoder, folder: Path) -> None:

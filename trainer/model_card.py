@@ -15,8 +15,8 @@ from pathlib import Path
 
 import yaml
 
+from ragkit.runtimes import Check
 from ragkit.task import DEFAULT_TASK, TASKS
-from trainer.runtimes import Check
 
 
 @dataclass(frozen=True, slots=True)

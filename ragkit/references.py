@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ragkit.encoder import LocalEncoder
-from ragkit.task import DEFAULT_TASK, TASKS
+from ragkit.task import DEFAULT_TASK, TASKS, Task
+
+if TYPE_CHECKING:
+    from ragkit.encoder import LocalEncoder
 
 FILE = "reference.json"
 
@@ -58,6 +61,10 @@ class Reference:
         return "query" if self.task else "passage"
 
     @property
+    def asked(self) -> Task | None:
+        return TASKS[self.task] if self.task else None
+
+    @property
     def prompt(self) -> str:
         """What the model reads."""
         return TASKS[self.task].prompt(self.text) if self.task else self.text
@@ -89,8 +96,15 @@ def longest(encoder: LocalEncoder, text: str) -> str:
     return text[:low].rstrip()
 
 
-def write_reference_file(file: Path, name: str, encoder: LocalEncoder, references: Sequence[Reference]) -> None:
-    """``reference.json``: what any server of this model returns, rounded to seven digits."""
+def write_reference_file(
+    file: Path,
+    name: str,
+    encoder: LocalEncoder,
+    references: Sequence[Reference],
+    faults: Mapping[str, Iterable[Sequence[float]]],
+) -> None:
+    """``reference.json``: what any server of this model returns, rounded to seven digits, and what one returns of
+    :func:`probes` that is set up wrongly (five)."""
     rows = [
         {
             "role": r.role,
@@ -110,4 +124,50 @@ def write_reference_file(file: Path, name: str, encoder: LocalEncoder, reference
         "ragkit": importlib.metadata.version("ragkit"),
     }
     lines = ",\n  ".join(json.dumps(row, ensure_ascii=False) for row in rows)
-    file.write_text(f'{json.dumps(head)[:-1]}, "texts": [\n  {lines}\n]}}\n', "utf-8")
+    ill = {fault: [[round(float(x), 5) for x in row] for row in found] for fault, found in faults.items()}
+    sick = ",\n  ".join(f"{json.dumps(fault)}: {json.dumps(found)}" for fault, found in ill.items())
+    text = f'{json.dumps(head)[:-1]}, "texts": [\n  {lines}\n], "faults": {{\n  {sick}\n}}}}\n'
+    file.write_text(text, "utf-8")
+
+
+PROBES = ("query", "Arabic"), ("query", "Latin"), ("passage", "Chinese"), ("passage", "Latin")
+
+
+def probes(references: Sequence[Reference]) -> list[Reference]:
+    """Two queries and two passages: enough to tell faults apart, few enough to carry their vectors."""
+    found = {(text.role, text.script): text for text in references}
+    return [found[key] for key in PROBES]
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceFile:
+    """A model's own test, and what the model is. ``faults`` maps a fault to the vectors it makes of :func:`probes`;
+    empty in files older than the doctor."""
+
+    fingerprint: str
+    dimension: int
+    max_length: int
+    texts: tuple[Reference, ...]
+    faults: dict[str, list[list[float]]] = field(default_factory=dict)
+
+
+def read_reference_file(folder: Path) -> ReferenceFile:
+    """``reference.json`` of ``folder``. Raises OSError where there is none, ValueError where it is none of ours."""
+    file = folder / FILE
+    if not file.exists():
+        raise OSError(f"no {FILE} in {folder}: a model folder gets it from 'trainer export'")
+    try:
+        raw = json.loads(file.read_text("utf-8"))
+        texts = tuple(
+            Reference(row["text"], row["task"], row["script"], tuple(row["embedding"]), row["truncated"])
+            for row in raw["texts"]
+        )
+        unknown = {text.task for text in texts} - {"", *TASKS}
+        if unknown:
+            raise ValueError(f"unknown tasks {', '.join(sorted(unknown))}")
+        probes(texts)  # fails here, not in the middle of a diagnosis
+        return ReferenceFile(
+            str(raw["fingerprint"]), int(raw["dimension"]), int(raw["max_length"]), texts, raw.get("faults", {})
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{file} is no reference file of ragkit ({type(error).__name__}: {error})") from error

@@ -19,9 +19,8 @@ import numpy as np
 import torch
 
 from ragkit.encoder import LocalEncoder, ModelInfo
-from ragkit.task import DEFAULT_TASK
-from trainer.layout import PROMPTS
-from trainer.references import Reference
+from ragkit.references import Reference
+from ragkit.task import DEFAULT_TASK, PROMPTS
 
 
 @dataclass(frozen=True, slots=True)
