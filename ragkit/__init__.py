@@ -2,13 +2,18 @@
 
 Layers, lower first; each imports only those above it in this list:
 
+    limits                       what one file may cost
     types, task, settings        records, instructions, RAGKIT_* variables
     language, sparse, metrics    which language a text is in; BM25 vectors; ndcg, recall, mrr
-    split, readers               text -> sentences -> passages; files -> documents
+    split                        text -> sentences -> passages
+    files, markup, office        what lies below a root; HTML, PDF, docx, pptx, epub -> text, pages, headings
+    readers, layout, parsing     a reader per suffix; docling in their place; the child process they run in
     mini, encoder                the packaged model; texts -> embeddings: BOS ... EOS, pooling (torch)
     embedding                    TaskEmbedding, the encoder as a LlamaIndex embedding
     owner, edge, nodes, store    the embedded engine and its lock; one collection per corpus and encoder
+    keys                         a set too large for memory
     ingest, retrieve, answer     files -> store; dense, sparse, hybrid search; hits -> a cited answer
+    watch                        changes of files -> store, as they happen
     cli                          ragkit ingest | search | ask
 
 Importing ``ragkit`` loads neither torch nor LlamaIndex: import the module you need.

@@ -222,6 +222,23 @@ class Store:
                     models.FieldCondition(key="path", match=models.MatchPrefix(prefix=prefix.rstrip("/") + "/")),
                 ]
             )
+        yield from self._states(below)
+
+    def states_of(self, documents: Sequence[tuple[str, str]]) -> Iterator[PassageState]:
+        """Of the passages of these documents, each given as (path, document)."""
+        if not documents:
+            return
+        either = [sorted({well_formed(name) for name in names}) for names in zip(*documents, strict=True)]
+        wanted = set(documents)
+        conditions: list[Any] = [
+            models.FieldCondition(key=key, match=models.MatchAny(any=names))
+            for key, names in zip(("path", "document"), either, strict=True)
+        ]
+        for state in self._states(models.Filter(must=conditions)):
+            if (state.path, state.document) in wanted:
+                yield state
+
+    def _states(self, below: models.Filter | None) -> Iterator[PassageState]:
         offset = None
         while True:
             records, offset = self._client.scroll(

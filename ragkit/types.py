@@ -13,6 +13,15 @@ UNDETERMINED = "und"  # BCP-47 for "language not known"
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """Where a text stands in its file, from ``start`` on and up to the next mark."""
+
+    start: int  # characters into Document.text
+    page: int = 0  # or slide, from 1; 0 where the format has none
+    heading: str = ""  # the headings above, outermost first: "Handbook > Opening hours"
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """One source text, before splitting. ``(path, id)`` identifies it; ``text`` is what it says."""
 
@@ -21,6 +30,7 @@ class Document:
     text: str
     lang: str  # BCP-47
     title: str = ""
+    marks: tuple[Mark, ...] = ()  # by rising start
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +46,8 @@ class Passage:
     document_hash: str  # content and splitting of the whole document
     document_passages: int  # how many passages the whole document has
     title: str = ""  # Document.title
+    page: int = 0  # of the file, from 1, on which it begins; 0 where the format has none
+    heading: str = ""  # the headings it stands under, outermost first, joined by " > "
 
 
 @dataclass(frozen=True, slots=True)
