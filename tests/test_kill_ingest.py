@@ -106,12 +106,19 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.mark.parametrize("n", range(KILLS))
 def test_kill_and_run_again(world: World, tmp_path: Path, n: int):
     place, update = tmp_path / "store", n % 2 == 1
-    if update:
-        shutil.copytree(world.old, place)
-    process = start(world.folder, place)
-    time.sleep(random.Random(n).random() * world.seconds * (0.7 if update else 1.0))  # an update has less to do
-    process.send_signal(signal.SIGKILL)
-    killed = process.wait(60) == -signal.SIGKILL
+    wait = random.Random(n).random() * world.seconds * (0.7 if update else 1.0)  # an update has less to do
+    for attempt in range(1, 6):  # where the machine was busy when the whole run was timed, this one ends too soon
+        if update:
+            shutil.copytree(world.old, place)
+        process = start(world.folder, place)
+        time.sleep(wait / attempt)
+        process.send_signal(signal.SIGKILL)
+        killed = process.wait(60) == -signal.SIGKILL
+        if killed:
+            break
+        shutil.rmtree(place)
+    else:
+        pytest.fail("no run could be killed before its end")
 
     half = dict[str, Point]()
     if list(place.glob("*/collection.json")):
@@ -120,7 +127,7 @@ def test_kill_and_run_again(world: World, tmp_path: Path, n: int):
     for document, was in old.items() if update else ():
         if document in new:  # at every moment all of its old text, or all of its new
             assert found[document] >= was or found[document] >= new[document]
-    print(f"killed: {killed}, {len(half)} passages stored, {len(half.keys() - world.points.keys())} of them stale")
+    print(f"killed, {len(half)} passages stored, {len(half.keys() - world.points.keys())} of them stale")
 
     assert start(world.folder, place).wait(600) == 0
     again = points(place)
