@@ -19,8 +19,8 @@ test: $(VENV)/.installed
 	$(BIN)/python -m pytest
 
 prove: $(VENV)/.installed  # the same tests with full counts: tens of minutes
-	RAGKIT_PROVE=1 $(BIN)/python -m pytest -s tests/test_kill.py tests/test_export.py \
-		tests/test_request_plan.py tests/test_checks.py tests/test_synthesise.py tests/test_server.py
+	RAGKIT_PROVE=1 $(BIN)/python -m pytest -s tests/test_kill.py tests/test_kill_ingest.py tests/test_sync.py \
+		tests/test_export.py tests/test_request_plan.py tests/test_checks.py tests/test_synthesise.py tests/test_server.py
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

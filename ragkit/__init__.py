@@ -2,10 +2,13 @@
 
 Layers, lower first; each imports only those above it in this list:
 
+    limits                       what one file may cost
     types, task, settings        records, instructions, RAGKIT_* variables and knobs
     language, sparse, metrics    which language a text is in; BM25 vectors; ndcg, recall, mrr
     endpoint, pace, llm          chat with a model behind any OpenAI-compatible or Azure endpoint
-    split, readers               text -> sentences -> passages; files -> documents
+    split                        text -> sentences -> passages
+    files, markup, office        what lies below a root; HTML, PDF, docx, pptx, epub -> text, pages, headings
+    readers, layout, parsing     a reader per suffix; docling in their place; the child process they run in
     mini, encoder                the packaged model; texts -> embeddings: BOS ... EOS, pooling (torch)
     client, dialects, remote     the encoder over HTTP: ours, vLLM, TEI, llama.cpp
     references, faults, runtimes texts with their vectors; what faults make of them; exports in their own programs
@@ -15,8 +18,10 @@ Layers, lower first; each imports only those above it in this list:
     generations                  which of a corpus's collections, one for each encoder it had, is the current one
     nodes, store                 a passage as a LlamaIndex node; one collection per corpus and encoder
     rerank                       a second reading of the hits, by an endpoint or a cross-encoder
+    keys                         a set too large for memory
     ingest, retrieve, answer     files -> store; dense, sparse, hybrid search; hits -> the sentence that answers
     reindex, live                another embedder for a stored corpus; a retriever exchanged under searches
+    watch                        changes of files -> store, as they happen
     markers, grounded            hits -> an answer worded by a chat model, its citations checked
     evaluate                     what the deployed store is worth on your own questions
     wire, batching, guard, server  OpenAI's /v1/embeddings with role and task: a request's meaning, queue, gate

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,10 +23,11 @@ import typer
 
 from ragkit.settings import Settings
 from ragkit.task import DEFAULT_TASK, TASKS, Task
-from ragkit.types import Answer, Hit, Value, Where, moment
+from ragkit.types import Answer, Hit, Passage, Value, Where, moment
 
 if TYPE_CHECKING:
     from ragkit.encoder import Encoder
+    from ragkit.ingest import IngestReport
     from ragkit.retrieve import Retriever
     from ragkit.store import Store
 
@@ -60,28 +62,57 @@ Count = Annotated[int, typer.Option("-k", min=1, help="hits")]
 def ingest(
     paths: Annotated[list[str], typer.Argument(help="files and folders")],
     corpus: Corpus,
+    follow: Annotated[bool, typer.Option("--watch", help="go on and follow the changes, until interrupted")] = False,
+    allow_empty: Annotated[bool, typer.Option(help="remove what is stored of folders that are empty now")] = False,
     tenant: Tenant = "",
     store: Location = "",
     model: Model = "",
     as_json: AsJson = False,
 ) -> None:
-    """Bring a corpus up to date with files and folders: txt, md, html, pdf, docx, jsonl."""
+    """Bring a corpus up to date with files and folders: txt, md, html, pdf, docx, pptx, epub, csv, jsonl."""
+    settings = _settings()
     with _opened(corpus, store, model, tenant, create=True) as (opened, encoder):
-        from ragkit.ingest import ingest as run
+        from ragkit.layout import readers_of
 
-        report = run(paths, opened, encoder, passage_tokens=Settings().passage_tokens, progress=True)
-        for skipped in report.skipped:
-            print(f"skipped {skipped.path}: {skipped.reason}", file=sys.stderr)
-        counts = {
-            "added": report.added,
-            "changed": report.changed,
-            "unchanged": report.unchanged,
-            "removed": report.removed,
-            "skipped": len(report.skipped),
-            "passages": report.passages,
-            "truncated": report.truncated,
-        }
-        _print(as_json, counts, ", ".join(f"{count} {name}" for name, count in counts.items()))
+        options: dict[str, Any] = {"passage_tokens": settings.passage_tokens, "limits": settings.limits,
+                                   "readers": readers_of(settings.parser), "allow_empty": allow_empty}  # fmt: skip
+        if follow:
+            from ragkit.watch import watch
+
+            for report in watch(paths, opened, encoder, **options):
+                _report(report, as_json)
+        else:
+            from ragkit.ingest import ingest as run
+
+            _report(run(paths, opened, encoder, progress=True, **options), as_json)
+
+
+def _report(report: IngestReport, as_json: bool) -> None:
+    for skipped in report.skipped:
+        print(f"skipped {_visible(skipped.path)}: {_visible(skipped.reason)}", file=sys.stderr)
+    counts = {
+        "added": report.added,
+        "changed": report.changed,
+        "unchanged": report.unchanged,
+        "removed": report.removed,
+        "skipped": len(report.skipped),
+        "passages": report.passages,
+        "truncated": report.truncated,
+    }
+    _print(as_json, counts, ", ".join(f"{count} {name}" for name, count in counts.items()))
+
+
+def _visible(text: str) -> str:
+    """A file's name may hold line breaks and what commands a terminal."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda sign: repr(sign.group())[1:-1], text)
+
+
+def _settings() -> Settings:
+    try:
+        return Settings()
+    except ValueError as error:
+        print(f"ragkit: {error}", file=sys.stderr)
+        raise typer.Exit(2) from error
 
 
 @app.command()
@@ -158,7 +189,7 @@ def ask(
             lines.append("(no passage is cited: nothing backs this answer)")
         for c in answer.citations:
             quote = f"\n    {' '.join(c.quote.split())}" if name else ""
-            lines.append(f"[{c.number}] {c.hit.passage.document} ({c.hit.passage.lang}){quote}")
+            lines.append(f"[{c.number}] {_visible(_place(c.hit.passage))} ({c.hit.passage.lang}){quote}")
         _print(as_json, found, "\n".join(lines))
 
 
@@ -339,13 +370,20 @@ def show(hit: Hit) -> str:
     """A hit as two lines of text."""
     text = " ".join(hit.passage.text.split())
     short = text if len(text) <= 200 else text[:199] + "…"
-    return f"{hit.rank:2}. {hit.score:.3f} {hit.passage.lang:3} {hit.passage.document}\n    {short}"
+    return f"{hit.rank:2}. {hit.score:.3f} {hit.passage.lang:3} {_visible(_place(hit.passage))}\n    {short}"
+
+
+def _place(passage: Passage) -> str:
+    """Where it stands: the document, its page and the headings above."""
+    page = f", page {passage.page}" if passage.page else ""
+    return f"{passage.document}{page}{': ' + passage.heading if passage.heading else ''}"
 
 
 def _hit(hit: Hit) -> dict[str, Any]:
     p = hit.passage
     return {"rank": hit.rank, "id": p.id, "score": hit.score, "lang": p.lang, "document": p.document, "path": p.path,
-            "title": p.title, "date": p.date, "metadata": dict(p.metadata), "text": p.text}  # fmt: skip
+            "title": p.title, "page": p.page, "heading": p.heading, "date": p.date, "metadata": dict(p.metadata),
+            "text": p.text}  # fmt: skip
 
 
 def _request(task: str, instruction: str, mode: str, lang: str) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 The store is the only memory. A document is *complete* when every passage of its present hash is
 stored; then it is left alone, else what is missing is embedded. Passage ids derive from the content,
 so a run that was cut short is finished by the next one, without duplicates. New passages are upserted
-before stale ones are deleted, so a document under change never disappears.
+before stale ones are deleted, so at every moment all of a document's old text or all of its new is there.
 
 A document that vanished below a root given here is removed, unless its file (or a folder above it) is
-there but could not be read: what cannot be read keeps its passages and is reported. A root that does
-not exist is refused before anything is touched. One document is in memory at a time.
+there but could not be read: what cannot be read keeps its passages and is reported. So does a folder that
+has become empty, which is what a share that is not mounted looks like: ``allow_empty`` removes what it
+held. A root that does not exist is refused before anything is touched. Memory holds a batch of documents,
+never a list of all: the keys of those that were seen lie in a temporary file (keys.py).
 """
 
 from __future__ import annotations
@@ -17,23 +19,31 @@ import json
 import os
 import sys
 import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from ragkit.files import EmptyFolder, Skipped, clean, find_files
+from ragkit.keys import Keys
 from ragkit.language import detect_language, normalise_language
-from ragkit.readers import READERS, Skipped, clean, find_files
+from ragkit.limits import Limits
+from ragkit.parsing import Parser
+from ragkit.readers import READERS, Reader
 from ragkit.split import SPLIT_VERSION, split_passages
-from ragkit.types import Document, Passage
+from ragkit.types import Document, Mark, Passage
 
 if TYPE_CHECKING:
     from ragkit.encoder import Encoder
     from ragkit.store import Store
 
 NAMESPACE = uuid.UUID("3c2f6c1e-8f43-5d5b-9a55-0f6b6d7a5b21")  # of passage ids: a new value re-embeds every corpus
+
+_TOGETHER = 4_000_000  # characters of documents that are looked up together: bounds what is held at once
+_STALE = 1000  # ids that may wait to be deleted
 
 
 class IngestError(ValueError):
@@ -60,58 +70,122 @@ def ingest(
     *,
     passage_tokens: int = 200,  # the encoder's tokens: smaller is sharper, larger keeps more context
     batch: int = 64,  # passages per encoder call and upsert; also what a crash can cost
+    limits: Limits | None = None,  # what one file may cost
+    readers: Mapping[str, Reader] = READERS,  # by suffix
+    allow_empty: bool = False,  # remove what is stored of folders that are empty now
     progress: bool = False,  # a bar on standard error
 ) -> IngestReport:
     """Bring the store's view of ``paths`` (files and folders) up to date. Raises IngestError for a root
-    that does not exist; whatever the store or the encoder raises passes through, and the next run
-    goes on from there."""
-    if not 1 <= passage_tokens <= encoder.max_length - 2:
-        raise IngestError(
-            f"passage_tokens is {passage_tokens}, but the encoder reads 1 to {encoder.max_length - 2} tokens "
-            f"of a passage (max_length {encoder.max_length} less BOS and EOS): choose a number in between"
-        )
-    roots = _roots(paths)
-    run = _Run(store, encoder, passage_tokens, batch)
-    truncated = encoder.truncated
+    that does not exist, or that holds no file any more though documents of it are stored; whatever the
+    store or the encoder raises passes through, and the next run goes on from there."""
+    run = Sync(store, encoder, passage_tokens, batch, limits or Limits(), dict(readers), allow_empty)
+    roots = check_roots(paths)
+    for root in roots:
+        run.refuse_vanished(root)
     with tqdm(desc="ingest", unit=" documents", file=sys.stderr, disable=not progress) as bar:
-        for root in roots:
-            stored = _stored(store, root)
-            present, unread = set[_Key](), set[str]()
-            for entry in find_files(root):
-                if isinstance(entry, Skipped):
-                    run.skipped.append(entry)
-                    unread.add(entry.path)
-                    continue
-                items = 0
-                for item in _documents(entry, root):
-                    items += 1
-                    if isinstance(item, Skipped):
-                        run.skipped.append(item)
-                        unread.add(item.path)
-                    elif (key := (item.path, item.id)) in present:
-                        run.skipped.append(Skipped(item.path, f"document {item.id!r} again: the first one counts"))
-                    elif not item.text.strip():
-                        run.skipped.append(Skipped(item.path, f"document {item.id!r} has no text"))
-                    else:
-                        present.add(key)
-                        run.put(item, stored.get(key, {}))
-                        bar.update()
-                        bar.set_postfix(passages=run.passages, skipped=len(run.skipped), refresh=False)
-                if not items:
-                    run.skipped.append(Skipped(clean(entry.as_posix()), "no documents in it"))
-            run.flush()
-            gone = [key for key in stored if key not in present and not _below(key[0], unread)]
-            if gone:
-                store.delete([id for key in gone for ids in stored[key].values() for id in ids])
-                run.removed += len(gone)
-    if run.passages or run.removed or run.deleted:
-        store.optimize()
-    cut = encoder.truncated - truncated
-    return IngestReport(run.added, run.changed, run.unchanged, run.removed, tuple(run.skipped), run.passages, cut)
+        return run([(root, root) for root in roots], bar)
 
 
 _Key = tuple[str, str]  # Document.path, Document.id
 _States = dict[str, dict[str, int]]  # document_hash -> passage id -> document_passages
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """How to bring parts of a store up to date, as :func:`ingest` says. Called with (root, below) pairs: what
+    is at or below ``below``, whose documents are named by their paths below ``root``."""
+
+    store: Store
+    encoder: Encoder
+    passage_tokens: int
+    batch: int
+    limits: Limits
+    readers: dict[str, Reader]
+    allow_empty: bool
+
+    def __post_init__(self) -> None:
+        longest = self.encoder.max_length - 2
+        if not 1 <= self.passage_tokens <= longest:
+            raise IngestError(
+                f"passage_tokens is {self.passage_tokens}, but the encoder reads 1 to {longest} tokens of a passage "
+                f"(max_length {self.encoder.max_length} less BOS and EOS): choose a number in between"
+            )
+
+    def __call__(self, targets: Sequence[tuple[Path, Path]], bar: tqdm[Any] | None = None) -> IngestReport:
+        run = _Run(self.store, self.encoder, self.passage_tokens, self.batch)
+        truncated = self.encoder.truncated
+        with Parser(self.limits) as parser:
+            for root, below in targets:
+                self._bring(run, parser, root, below, bar)
+        if run.passages or run.removed or run.deleted:
+            self.store.optimize()
+        cut = self.encoder.truncated - truncated
+        return IngestReport(run.added, run.changed, run.unchanged, run.removed, tuple(run.skipped), run.passages, cut)
+
+    def _bring(self, run: _Run, parser: Parser, root: Path, below: Path, bar: tqdm[Any] | None) -> None:
+        unread = set[str]()
+        with Keys() as present, Keys() as gone:
+            read = _group(self._read(run, parser, root, below, present, unread), self.batch)
+            for documents in read:
+                stored = _stored(self.store, documents)
+                for document in documents:
+                    run.put(document, stored.get((document.path, document.id), {}))
+                    if bar is not None:
+                        bar.update()
+                        bar.set_postfix(passages=run.passages, skipped=len(run.skipped), refresh=False)
+            run.flush()
+            for state in self.store.states(clean(below.as_posix())):
+                if (state.path, state.document) not in present and not _below(state.path, unread):
+                    run.removed += gone.add((state.path, state.document))
+                    run.drop([state.id])
+            run.flush()
+
+    def _read(
+        self, run: _Run, parser: Parser, root: Path, below: Path, present: Keys, unread: set[str]
+    ) -> Iterator[Document]:
+        """The documents to be stored; what is skipped goes into the run, what could not be read into ``unread``."""
+        for entry in find_files(below, self.readers, root) if os.path.lexists(below) else ():
+            if isinstance(entry, EmptyFolder):
+                entry = self._emptied(entry)
+                if entry is None:
+                    continue
+            if isinstance(entry, Skipped):
+                run.skipped.append(entry)
+                unread.add(entry.path)
+                continue
+            items = 0
+            for item in _documents(parser, self.readers[entry.suffix.lower()], entry, root):
+                items += 1
+                if isinstance(item, Skipped):
+                    run.skipped.append(item)
+                    unread.add(item.path)
+                elif not present.add((item.path, item.id)):
+                    run.skipped.append(Skipped(item.path, f"document {item.id!r} again: the first one counts"))
+                elif not item.text.strip():
+                    run.skipped.append(Skipped(item.path, f"document {item.id!r} has no text"))
+                    present.discard((item.path, item.id))
+                else:
+                    yield item
+            if not items:
+                run.skipped.append(Skipped(clean(entry.as_posix()), "no documents in it"))
+
+    def _emptied(self, folder: EmptyFolder) -> Skipped | None:
+        if self.allow_empty or next(self.store.states(folder.path), None) is None:
+            return None
+        kept = "an empty folder, but documents of it are stored, and kept: is a share not mounted?"
+        return Skipped(folder.path, f"{kept} If they should go, allow that (--allow-empty)")
+
+    def refuse_vanished(self, root: Path) -> None:
+        """Raises IngestError for a root without any file, of which documents are stored."""
+        found = (
+            entry.reason.startswith("cannot be read") if isinstance(entry, Skipped) else isinstance(entry, Path)
+            for entry in find_files(root, self.readers)
+        )  # what is there and cannot be read keeps its passages anyway
+        if not self.allow_empty and not any(found) and next(self.store.states(clean(root.as_posix())), None):
+            raise IngestError(
+                f"{str(root)!r} holds no file that can be read any more, but documents of it are stored: is a "
+                "share not mounted? Nothing was ingested or removed. If they should go, allow that (--allow-empty)"
+            )
 
 
 @dataclass(slots=True)
@@ -137,7 +211,7 @@ class _Run:
         same = states.get(digest, {})
         if same and len(same) == next(iter(same.values())):  # complete
             self.unchanged += 1
-            self._stale += [id for other, ids in states.items() if other != digest for id in ids if id not in same]
+            self.drop([id for other, ids in states.items() if other != digest for id in ids if id not in same])
             return
         passages = _passages(document, digest, self.store.namespace, self.encoder, self.passage_tokens)
         if states.keys() - {digest}:
@@ -150,7 +224,13 @@ class _Run:
                 if len(self._waiting) >= self.batch:
                     self._write()
         fresh = {passage.id for passage in passages}
-        self._stale += [id for ids in states.values() for id in ids if id not in fresh]
+        self.drop([id for ids in states.values() for id in ids if id not in fresh])
+
+    def drop(self, ids: Sequence[str]) -> None:
+        """Delete these, but not before all that wait are stored."""
+        self._stale += ids
+        if len(self._stale) >= _STALE:
+            self.flush()
 
     def flush(self) -> None:
         self._write()
@@ -168,6 +248,7 @@ class _Run:
 
 def _passages(document: Document, digest: str, namespace: str, encoder: Encoder, max_tokens: int) -> list[Passage]:
     texts = split_passages(document.text, document.lang, encoder.count_tokens, max_tokens)
+    places = _places(document, texts)
     return [
         Passage(
             id=str(
@@ -183,14 +264,30 @@ def _passages(document: Document, digest: str, namespace: str, encoder: Encoder,
             title=document.title,
             date=document.date,
             metadata=document.metadata,
+            page=place.page,
+            heading=place.heading,
         )
-        for ordinal, text in enumerate(texts)
+        for ordinal, (text, place) in enumerate(zip(texts, places, strict=True))
     ]
+
+
+def _places(document: Document, texts: Sequence[str]) -> Iterator[Mark]:
+    """The mark at which each passage begins. Passages are slices of the text in order, with nothing but white
+    space between them, so each is found at its own place."""
+    starts = [mark.start for mark in document.marks]
+    end = 0
+    for text in texts:
+        start = document.text.index(text, end)
+        end = start + len(text)
+        at = bisect_right(starts, start)
+        yield document.marks[at - 1] if at else Mark(0)
 
 
 def _document_hash(document: Document, passage_tokens: int) -> str:
     """Everything that a passage's text or payload depends on: a change of any means embedding anew."""
     facts: list[object] = [SPLIT_VERSION, passage_tokens, document.lang, document.title, document.text]
+    if document.marks:
+        facts.append([astuple(mark) for mark in document.marks])
     if document.date or document.metadata:
         facts += [document.date, sorted(document.metadata.items())]
     return _sha256(json.dumps(facts))
@@ -200,15 +297,25 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def _stored(store: Store, root: Path) -> dict[_Key, _States]:
+def _group(documents: Iterator[Document], most: int) -> Iterator[list[Document]]:
+    """Documents to look up together: ``most`` of them, or fewer where they are long."""
+    for first in documents:
+        group, length = [first], len(first.text)
+        while len(group) < most and length < _TOGETHER and (more := next(documents, None)) is not None:
+            group.append(more)
+            length += len(more.text)
+        yield group
+
+
+def _stored(store: Store, documents: Sequence[Document]) -> dict[_Key, _States]:
     stored: dict[_Key, _States] = {}
-    for state in store.states(clean(root.as_posix())):
+    for state in store.states_of([(document.path, document.id) for document in documents]):
         ids = stored.setdefault((state.path, state.document), {}).setdefault(state.document_hash, {})
         ids[state.id] = state.document_passages
     return stored
 
 
-def _roots(paths: Sequence[str | Path]) -> list[Path]:
+def check_roots(paths: Sequence[str | Path]) -> list[Path]:
     """Absolute roots, sorted, without those that lie below another: no file is read twice."""
     roots = sorted({Path(os.path.abspath(path)) for path in paths})  # noqa: PTH100  (resolve() would follow links)
     for root in roots:
@@ -221,22 +328,19 @@ def _roots(paths: Sequence[str | Path]) -> list[Path]:
     return [root for root in roots if not any(other in root.parents for other in roots)]
 
 
-def _documents(path: Path, root: Path) -> Iterator[Document | Skipped]:
-    """The file's documents, complete with id, path and language. Parsers raise what they like, so any
-    exception of theirs is the file's: it is reported, and the run goes on."""
+def _documents(parser: Parser, reader: Reader, path: Path, root: Path) -> Iterator[Document | Skipped]:
+    """The file's documents, complete with id, path and language."""
     name = clean(path.as_posix())
     own_id = clean(path.name if path == root else path.relative_to(root).as_posix())
-    try:
-        for item in READERS[path.suffix.lower()](path):
-            if isinstance(item, Skipped):
-                yield Skipped(name, item.reason)
-                continue
-            text, title = clean(item.text), clean(item.title)
-            lang = normalise_language(item.lang) or detect_language(text)
-            yield replace(item, id=clean(item.id) or own_id, path=name, text=text, title=title, lang=lang)
-    except Exception as error:
-        said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        yield Skipped(name, f"cannot be read: {said}")
+    for item in parser.read(path, reader):
+        if isinstance(item, Skipped):
+            yield Skipped(name, clean(item.reason))
+            continue
+        text, title = clean(item.text), clean(item.title)
+        lang = normalise_language(item.lang) or detect_language(text)
+        marks = tuple(replace(mark, heading=clean(mark.heading)) for mark in item.marks)
+        key = clean(item.id) or own_id
+        yield replace(item, id=key, path=name, text=text, title=title, lang=lang, marks=marks)
 
 
 def _below(path: str, folders: set[str]) -> bool:

@@ -76,6 +76,8 @@ def from_payload(passage_id: str, payload: dict[str, Any] | None) -> Passage:
         document_hash=payload.get("document_hash") or "",
         document_passages=payload.get("document_passages") or 0,
         title=payload.get("title") or "",
+        page=payload.get("page") or 0,
+        heading=payload.get("heading") or "",
         date=payload.get("date") or "",
         metadata={name: value for name, value in (node.get("metadata") or {}).items() if name not in RESERVED},
     )

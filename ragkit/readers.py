@@ -1,59 +1,47 @@
-"""What lies below a root, and what each file says: one function per suffix, listed in ``READERS``.
+"""What each file says: one function per suffix, listed in ``READERS``.
 
-A new format is a new entry. A reader takes a path and yields Documents, lazily, so that a JSONL of any
-size streams. It leaves ``id``, ``path`` and ``lang`` empty where the format does not say; ingestion
-fills them in. A record it cannot read it yields as ``Skipped``; a file it cannot read at all it raises
-for. Parsing is done by pypdf (BSD), python-docx (MIT), Beautiful Soup over lxml (MIT, BSD) and markdown-it-py
-(MIT), each imported when its first file comes.
+A new format is a new entry. A reader takes a path and the limits and yields Documents, lazily, so that a
+JSONL or CSV of any size streams. It leaves ``id``, ``path`` and ``lang`` empty where the format does not
+say; ingestion fills them in. A record it cannot read it yields as ``Skipped``; a file it cannot read at
+all it raises for. Plain text, markup and records are read here, PDF and the zipped formats in office.py;
+libraries are imported when their first file comes.
 """
 
 from __future__ import annotations
 
 import codecs
+import csv
+import hashlib
 import json
-import os
 import re
-import stat
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import IO, Any, TypeGuard
 
+from ragkit.files import Skipped, Unreadable, refuse_wrong_content, skipped
+from ragkit.limits import Limits
+from ragkit.markup import html_document, markdown_document
+from ragkit.office import read_docx, read_epub, read_pdf, read_pptx
 from ragkit.types import RESERVED, Document, Value, moment
 
+__all__ = ["READERS", "Reader", "Skipped", "Unreadable"]
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """What was not ingested, and why."""
-
-    path: str  # absolute POSIX path
-    reason: str
+Reader = Callable[[Path, Limits], Iterable[Document | Skipped]]
 
 
-DocumentReader = Callable[[Path], Iterable[Document | Skipped]]
+def read_text(path: Path, limits: Limits) -> Iterator[Document]:
+    yield Document("", "", _decode(_content(path, limits)), "")
 
 
-class Unreadable(ValueError):
-    """A file or record whose content is not what it should be."""
+def read_markdown(path: Path, limits: Limits) -> Iterator[Document]:
+    yield markdown_document(_decode(_content(path, limits)))
 
 
-def read_text(path: Path) -> Iterator[Document]:
-    yield _whole_file(_decode(path.read_bytes()))
-
-
-def read_markdown(path: Path) -> Iterator[Document]:
-    """Markdown by way of its HTML: markup goes, text, tables and code stay. Front matter is dropped."""
-    from markdown_it import MarkdownIt
-
-    source = re.sub(r"\A---\n.*?\n---\n", "", _decode(path.read_bytes()), count=1, flags=re.DOTALL)
-    yield _html_document(MarkdownIt("commonmark").enable("table").render(source))
-
-
-def read_html(path: Path) -> Iterator[Document]:
+def read_html(path: Path, limits: Limits) -> Iterator[Document]:
     """UTF-8 if the bytes are that (a wrong ``charset`` is common), else the encoding that it declares."""
     from bs4.dammit import EncodingDetector
 
-    data = path.read_bytes()
+    data = _content(path, limits)
     try:
         markup = _decode(data)
     except Unreadable:
@@ -64,35 +52,10 @@ def read_html(path: Path) -> Iterator[Document]:
             markup = data.decode(declared)
         except (UnicodeDecodeError, LookupError) as error:
             raise Unreadable(f"declares charset {declared!r}, but is not in it: {error}") from None
-    yield _html_document(markup)
+    yield html_document(markup)
 
 
-def read_pdf(path: Path) -> Iterator[Document]:
-    """The text layer, page after page. A scan has none: run OCR over it first."""
-    from pypdf import PdfReader
-
-    with PdfReader(path) as pdf:
-        pages = [page.extract_text() for page in pdf.pages]
-        title = pdf.metadata.title if pdf.metadata else None
-    yield _whole_file("\n".join(pages), title or "")
-
-
-def read_docx(path: Path) -> Iterator[Document]:
-    """Paragraphs and tables of the body in reading order; a table row is a line."""
-    import docx
-    from docx.table import Table
-
-    document = docx.Document(str(path))
-    blocks: list[str] = []
-    for item in document.iter_inner_content():
-        if isinstance(item, Table):
-            blocks.append("\n".join(" | ".join(cell.text.strip() for cell in row.cells) for row in item.rows))
-        else:
-            blocks.append(item.text)
-    yield _whole_file("\n\n".join(blocks), document.core_properties.title or "")
-
-
-def read_jsonl(path: Path) -> Iterator[Document | Skipped]:
+def read_jsonl(path: Path, limits: Limits) -> Iterator[Document | Skipped]:
     """BEIR's ``corpus.jsonl``: ``{"_id", "title", "text"}`` a line, and optionally ``desc``, ``lang``,
     ``date`` (ISO 8601) and ``metadata``, an object. What no filter could use is left out: a date that is none,
     metadata that are objects themselves, or are called as a field of a passage is.
@@ -101,98 +64,150 @@ def read_jsonl(path: Path) -> Iterator[Document | Skipped]:
     ``title + " " + text``, since the text often leaves out what the title has named. So its first
     passage starts with the title. A title that the text already starts with is not repeated.
     """
-    with path.open("rb") as probe:
-        encoding = _bom(probe.read(4)) or "utf-8"
-    # surrogateescape keeps a bad byte visible in its line, so that the other lines still count.
-    with path.open(encoding=encoding, errors="surrogateescape") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
+    with _opened(path) as file:
+        for number, line in _lines(file, limits.file_bytes):
+            if isinstance(line, Unreadable):
+                yield skipped(path, f"line {number}: {line}")
+            elif line.strip():
                 try:
                     yield _record(line)
                 except (ValueError, RecursionError) as error:
-                    yield _skipped(path, f"line {number}: {error}")
+                    yield skipped(path, f"line {number}: {error}")
 
 
-READERS: dict[str, DocumentReader] = {
+def read_csv(path: Path, limits: Limits) -> Iterator[Document | Skipped]:
+    """A document per row. With a column ``text`` it is a record as in JSONL (``_id`` or ``id``, ``title``,
+    ``desc``, ``lang``), else every cell is a line ``column: cell``. The first row names the columns.
+
+    A row without an id of its own gets one from its content: rows inserted above it change nothing.
+    """
+    csv.field_size_limit(min(limits.file_bytes, 2**31 - 1))
+    with _opened(path, newline="") as file:
+        lines = _text_lines(file, limits.file_bytes)
+        first = next(lines, "")
+        rows = csv.reader(_again(first, lines), delimiter=_delimiter(first), strict=True)
+        header = [name.strip() for name in next(rows, [])]
+        if header and all(re.fullmatch(r"[\d.,\s-]*", name) for name in header):
+            raise Unreadable("its first row names no columns, all cells are numbers or empty: put a header first")
+        records = {name.lower() for name in header} >= {"text"}
+        while True:
+            try:
+                row = next(rows)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                raise Unreadable(f"line {rows.line_num}: not valid CSV: {error}") from None
+            if any(cell.strip() for cell in row):
+                try:
+                    yield _row(header, row, records)
+                except ValueError as error:
+                    yield skipped(path, f"line {rows.line_num}: {error}")
+
+
+READERS: dict[str, Reader] = {
+    ".csv": read_csv,
     ".docx": read_docx,
+    ".epub": read_epub,
     ".htm": read_html,
     ".html": read_html,
     ".jsonl": read_jsonl,
     ".markdown": read_markdown,
     ".md": read_markdown,
     ".pdf": read_pdf,
+    ".pptx": read_pptx,
     ".text": read_text,
+    ".tsv": read_csv,
     ".txt": read_text,
+    ".xhtml": read_html,
 }
 
-
-def find_files(root: Path) -> Iterator[Path | Skipped]:
-    """The files at or below ``root`` that have a reader, in sorted order, and what is left out with its
-    reason. Folders behind symbolic links are not entered, so loops of links end."""
-    if not root.is_dir():
-        yield _eligible(root)
-        return
-    failed: list[OSError] = []
-    for folder, folders, files in os.walk(root, onerror=failed.append):
-        here = Path(folder)
-        folders.sort()
-        for name in list(folders):
-            path = here / name
-            if name.startswith(".") or path.is_symlink():
-                folders.remove(name)
-                linked = "a symbolic link to a folder: name it as a path of its own"
-                yield _skipped(path, "hidden" if name.startswith(".") else linked)
-        for name in sorted(files):
-            path = here / name
-            yield _skipped(path, "hidden") if name.startswith(".") else _eligible(path)
-    for error in failed:
-        yield _skipped(Path(error.filename), f"cannot be read: {error.strerror}")
+# --- bytes -> text
 
 
-def _eligible(path: Path) -> Path | Skipped:
-    suffix = path.suffix.lower()
+def _content(path: Path, limits: Limits) -> bytes:
+    refuse_wrong_content(path, limits.file_bytes)
+    return path.read_bytes()
+
+
+def _opened(path: Path, newline: str | None = None) -> IO[str]:
+    """surrogateescape keeps a bad byte visible in its line, so that the other lines still count."""
+    refuse_wrong_content(path, max_bytes=2**63)
+    with path.open("rb") as probe:
+        encoding = _bom(probe.read(4)) or "utf-8"
+    return path.open(encoding=encoding, errors="surrogateescape", newline=newline)
+
+
+def _lines(file: IO[str], max_length: int) -> Iterator[tuple[int, str | Unreadable]]:
+    """Numbered lines; of one that is longer than ``max_length`` only that it is."""
+    number = 0
+    while line := file.readline(max_length + 1):
+        number += 1
+        if len(line) <= max_length:
+            yield number, line
+            continue
+        while line and not line.endswith("\n"):
+            line = file.readline(max_length + 1)
+        yield number, Unreadable(f"longer than {max_length:,} characters: split it, or raise the limit file_bytes")
+
+
+def _text_lines(file: IO[str], max_length: int) -> Iterator[str]:
+    """Lines of a CSV, where a broken one may have torn the rows that follow: it ends the file."""
+    for number, line in _lines(file, max_length):
+        if isinstance(line, Unreadable):
+            raise Unreadable(f"line {number}: {line}")
+        if "\0" in line:
+            raise Unreadable(f"line {number}: holds NUL bytes: a binary file, or UTF-16 without its byte order mark")
+        yield line
+
+
+def _again(first: str, rest: Iterator[str]) -> Iterator[str]:
+    yield first
+    yield from rest
+
+
+def _bom(head: bytes) -> str | None:
+    boms = {  # UTF-32 first: its mark starts with UTF-16's
+        codecs.BOM_UTF32_LE: "utf-32",
+        codecs.BOM_UTF32_BE: "utf-32",
+        codecs.BOM_UTF8: "utf-8-sig",
+        codecs.BOM_UTF16_LE: "utf-16",
+        codecs.BOM_UTF16_BE: "utf-16",
+    }
+    return next((encoding for bom, encoding in boms.items() if head.startswith(bom)), None)
+
+
+def _decode(data: bytes) -> str:
+    encoding = _bom(data[:4])
+    if encoding is None and b"\0" in data:
+        raise Unreadable("holds NUL bytes: a binary file, or UTF-16 without its byte order mark")
     try:
-        regular = stat.S_ISREG(path.stat().st_mode)
-    except OSError as error:  # a broken link, a loop of links, no permission
-        return _skipped(path, f"cannot be read: {error.strerror}")
-    if not regular:
-        return _skipped(path, "not a regular file")
-    if suffix not in READERS:
-        return _skipped(path, f"no reader for {suffix or 'a name without suffix'}: known are {' '.join(READERS)}")
-    if path.name == "queries.jsonl" and path.with_name("corpus.jsonl").exists():
-        return _skipped(path, "BEIR queries beside their corpus.jsonl, not documents")
-    return path
+        text = data.decode(encoding or "utf-8")
+    except UnicodeDecodeError as error:
+        name = encoding or "UTF-8"
+        raise Unreadable(f"not valid {name} at byte {error.start} ({error.reason}): convert it to UTF-8") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _skipped(path: Path, reason: str) -> Skipped:
-    return Skipped(clean(path.as_posix()), reason)
-
-
-def clean(text: str) -> str:
-    """Lone surrogates (from JSON escapes, PDFs, file names in another encoding) cannot be stored as
-    UTF-8, and NUL separates the parts of a passage id."""
-    return re.sub("[\ud800-\udfff\0]", "\ufffd", text)
-
-
-def _whole_file(text: str, title: str = "") -> Document:
-    return Document(id="", path="", text=text, lang="", title=title.strip())
+# --- records
 
 
 def _record(line: str) -> Document:
-    if re.search("[\udc80-\udcff]", line):
-        raise Unreadable("not valid UTF-8")
+    _refuse_bad_bytes(line)
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
         raise Unreadable(f"not valid JSON: {error.msg} (column {error.colno})") from None
     if not isinstance(record, dict):
         raise Unreadable(f"a record must be a JSON object, got {type(record).__name__}")
-    fields: dict[str, Any] = record
+    return _fields_document(record)
+
+
+def _fields_document(fields: dict[str, Any]) -> Document:
     key = fields.get("_id")
     if isinstance(key, bool) or not isinstance(key, str | int) or key == "":
-        raise Unreadable(f"'_id' must be a string or a number, got {key!r}")
+        raise Unreadable(f"'_id' must be a string or a number, got {key!r:.40}")
     if not isinstance(fields.get("text"), str):
-        raise Unreadable(f"record {key!r}: 'text' must be a string, got {fields.get('text')!r:.40}")
+        raise Unreadable(f"record {key!r:.40}: 'text' must be a string, got {fields.get('text')!r:.40}")
     title, desc, text = (
         value.strip() if isinstance(value := fields.get(k), str) else "" for k in ("title", "desc", "text")
     )
@@ -225,62 +240,23 @@ def _comparable(value: object) -> bool:
     return all(isinstance(one, Value) and one == one for one in several)  # NaN equals nothing
 
 
-def _bom(head: bytes) -> str | None:
-    boms = {  # UTF-32 first: its mark starts with UTF-16's
-        codecs.BOM_UTF32_LE: "utf-32",
-        codecs.BOM_UTF32_BE: "utf-32",
-        codecs.BOM_UTF8: "utf-8-sig",
-        codecs.BOM_UTF16_LE: "utf-16",
-        codecs.BOM_UTF16_BE: "utf-16",
-    }
-    return next((encoding for bom, encoding in boms.items() if head.startswith(bom)), None)
+def _row(header: list[str], row: list[str], records: bool) -> Document:
+    _refuse_bad_bytes("".join(row))
+    named = {name.lower(): cell for name, cell in zip(header, row, strict=False)}
+    own = "row-" + hashlib.sha256("\0".join(row).encode()).hexdigest()[:16]
+    key = (named.get("_id") or named.get("id") or "").strip() or own
+    if records and len(row) <= len(header):
+        return _fields_document({**named, "_id": key, "text": named.get("text", "")})
+    names = [*header, *[""] * (len(row) - len(header))]  # cells beyond the header are kept, without a name
+    cells = [(name, cell.strip()) for name, cell in zip(names, row, strict=False) if cell.strip()]
+    return Document(key, "", "\n".join(f"{name}: {cell}" if name else cell for name, cell in cells), "")
 
 
-def _decode(data: bytes) -> str:
-    encoding = _bom(data[:4])
-    if encoding is None and b"\0" in data:
-        raise Unreadable("holds NUL bytes: a binary file, or UTF-16 without its byte order mark")
-    try:
-        text = data.decode(encoding or "utf-8")
-    except UnicodeDecodeError as error:
-        name = encoding or "UTF-8"
-        raise Unreadable(f"not valid {name} at byte {error.start} ({error.reason}): convert it to UTF-8") from None
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+def _refuse_bad_bytes(text: str) -> None:
+    if re.search("[\udc80-\udcff]", text):
+        raise Unreadable("not valid UTF-8")
 
 
-# fmt: off
-_BLOCKS = [
-    "address", "article", "aside", "blockquote", "body", "dd", "details", "div", "dl", "dt", "fieldset", "figcaption",
-    "figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "main", "nav", "ol", "p", "pre",
-    "section", "summary", "table", "ul",
-]
-# fmt: on
-_LINES = ["br", "caption", "li", "tr"]
-_PARTS = ["ol", "table", "tbody", "tfoot", "thead", "tr", "ul"]  # white space directly inside them is not shown
-_UNSEEN = ["head", "noscript", "script", "style", "svg", "template"]
-
-
-def _html_document(markup: str) -> Document:
-    """The page's visible text: a blank line around blocks, a line per item and table row."""
-    from bs4 import BeautifulSoup
-    from bs4.element import NavigableString
-
-    soup = BeautifulSoup(markup, "lxml")
-    heading = soup.title or soup.h1
-    title = " ".join(heading.get_text().split()) if heading else ""
-    for tag in soup.find_all(_UNSEEN):
-        tag.decompose()
-    for string in soup.find_all(string=True):
-        if type(string) is NavigableString and string.find_parent("pre") is None:
-            between = string.parent is not None and string.parent.name in _PARTS and not string.strip()
-            string.replace_with("" if between else re.sub(r"[ \t\n\f\r]+", " ", string))
-    for tag in soup.find_all(_BLOCKS):
-        tag.insert_before("\n\n")
-        tag.insert_after("\n\n")
-    for tag in soup.find_all(_LINES):
-        tag.insert_after("\n")
-    for cell in soup.select("td + td, td + th, th + th, th + td"):
-        cell.insert_before(" | ")
-    lines = (line.rstrip() if line.strip() else "" for line in soup.get_text().split("\n"))
-    text = re.sub(r"\n{3,}", "\n\n", re.sub(r"(?m)^ (?=\S)", "", "\n".join(lines)))
-    return _whole_file(text.strip(), title)
+def _delimiter(header: str) -> str:
+    """The one of the usual separators that the first line has most of."""
+    return max(",;\t|", key=header.count)

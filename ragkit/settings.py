@@ -14,6 +14,8 @@ import platformdirs
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from ragkit.limits import Limits
+
 Quantization = Literal["none", "scalar", "binary", "turbo"]
 
 
@@ -115,3 +117,5 @@ class Settings(BaseSettings):
     llm: LlmSettings = LlmSettings()
     cache: Path = Path(platformdirs.user_cache_dir("ragkit"))  # the unpacked base weights of "mini"
     passage_tokens: int = 200  # longest passage, in the encoder's tokens
+    parser: Literal["light", "docling"] = "light"  # of pdf, docx, pptx, html; docling needs the extra of that name
+    limits: Limits = Limits()  # what one file may cost: RAGKIT_LIMITS_PAGES is limits.pages

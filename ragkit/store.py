@@ -35,7 +35,7 @@ from ragkit.generations import Folder, Generations, Server
 from ragkit.owner import CorpusInUse, StoreError
 from ragkit.qdrant import DENSE, PAGE, SPARSE, UPSERT
 from ragkit.settings import QdrantSettings
-from ragkit.sparse import SCHEME, SparseVector, sparse_passage
+from ragkit.sparse import SCHEME, SparseVector, sparse_passage, well_formed
 from ragkit.tenant import TenantClient
 from ragkit.types import Hit, Passage, Where, moment
 
@@ -286,7 +286,23 @@ class Store:
 
     def states(self, path_prefix: str | None = None) -> Iterator[PassageState]:
         """Of every stored passage whose path is ``path_prefix`` or lies below it (``path_prefix/...``)."""
-        below = None if path_prefix is None else filters.below(path_prefix)
+        yield from self._states(None if path_prefix is None else filters.below(path_prefix))
+
+    def states_of(self, documents: Sequence[tuple[str, str]]) -> Iterator[PassageState]:
+        """Of the passages of these documents, each given as (path, document)."""
+        if not documents:
+            return
+        either = [sorted({well_formed(name) for name in names}) for names in zip(*documents, strict=True)]
+        wanted = set(documents)
+        conditions: list[Any] = [
+            models.FieldCondition(key=key, match=models.MatchAny(any=names))
+            for key, names in zip(("path", "document"), either, strict=True)
+        ]
+        for state in self._states(models.Filter(must=conditions)):
+            if (state.path, state.document) in wanted:
+                yield state
+
+    def _states(self, below: models.Filter | None) -> Iterator[PassageState]:
         offset = None
         while True:
             records, offset = self._client.scroll(

@@ -19,9 +19,19 @@ Metadata = Mapping[str, Value | Sequence[Value]]  # one value a field, or severa
 
 # Names that a stored passage needs for itself and LlamaIndex for its node, so that metadata cannot have them.
 RESERVED = frozenset(
-    ("lang", "document", "path", "ordinal", "document_hash", "document_passages", "title", "date", "tenant",
+    ("lang", "document", "path", "ordinal", "document_hash", "document_passages", "title", "page", "heading", "date",
+     "tenant",
      "_node_content", "_node_type", "document_id", "doc_id", "ref_doc_id")
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Where a text stands in its file, from ``start`` on and up to the next mark."""
+
+    start: int  # characters into Document.text
+    page: int = 0  # or slide, from 1; 0 where the format has none
+    heading: str = ""  # the headings above, outermost first: "Handbook > Opening hours"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +43,7 @@ class Document:
     text: str
     lang: str  # BCP-47
     title: str = ""
+    marks: tuple[Mark, ...] = ()  # by rising start
     date: str = ""  # ISO 8601, a day or a moment; what it says of itself, not when the file was written
     metadata: Metadata = field(default_factory=dict, hash=False)
 
@@ -50,6 +61,8 @@ class Passage:
     document_hash: str  # content and splitting of the whole document
     document_passages: int  # how many passages the whole document has
     title: str = ""  # Document.title
+    page: int = 0  # of the file, from 1, on which it begins; 0 where the format has none
+    heading: str = ""  # the headings it stands under, outermost first, joined by " > "
     date: str = ""  # Document.date
     metadata: Metadata = field(default_factory=dict, hash=False)  # Document.metadata, and what else to filter by
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,40 @@ def test_ask_with_a_language_model(world: Path, monkeypatch: pytest.MonkeyPatch)
     failed = CliRunner().invoke(app, ["ask", "x", "--corpus", "town"])
     assert failed.exit_code == 1 and "m answers 401" in failed.output and "--extractive" in failed.output
     assert "geheim" not in failed.output
+
+
+def test_where_a_hit_stands(world: Path):
+    (world / "en.md").write_text("# Library\n\n## Opening hours\n\nThe library opens at eight.")
+    run("ingest", world, "--corpus", "town")
+    [hit] = run("search", "library opens", "--corpus", "town", "--mode", "sparse")["hits"]
+    assert (hit["document"], hit["page"], hit["heading"]) == ("en.md", 0, "Library")  # where the passage begins
+
+
+def test_an_emptied_folder_asks_first(world: Path):
+    run("ingest", world, "--corpus", "town")
+    for path in world.iterdir():
+        path.unlink()
+    done = CliRunner().invoke(app, ["ingest", str(world), "--corpus", "town"])
+    assert done.exit_code == 1 and "--allow-empty" in done.stderr
+    assert run("ingest", world, "--corpus", "town", "--allow-empty")["removed"] == 7
+
+
+def test_a_name_cannot_command_the_terminal(world: Path):
+    (world / "a\n\x1b[2Jb.png").write_bytes(b"")
+    done = CliRunner().invoke(app, ["ingest", str(world), "--corpus", "town"])
+    assert "a\\n\\x1b[2Jb.png: no reader" in done.stderr and "\x1b[2J" not in done.stderr
+
+
+def test_watch_goes_on_until_interrupted(world: Path):
+    command = [sys.executable, "-c", "from ragkit.cli import main; main()", "ingest", str(world), "--corpus", "town",
+               "--watch", "--json"]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["added"] == 7
+        (world / "new.txt").write_text("ህንጻው አዲስ ነው።", "utf-8")
+        assert json.loads(process.stdout.readline())["added"] == 1
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from conftest import HashEncoder
 
 from ragkit import Document, Passage
 from ragkit.ingest import IngestError, IngestReport, ingest
+from ragkit.limits import Limits
 from ragkit.readers import READERS
 from ragkit.store import Store, open_store
 
@@ -218,7 +219,7 @@ def test_what_is_left_out_is_reported(tmp_path: Path, store: Store, encoder: Has
     exact = {
         ".git": "hidden",
         ".note.txt": "hidden",
-        "binary.txt": "cannot be read: holds NUL bytes: a binary file, or UTF-16 without its byte order mark",
+        "binary.txt": "cannot be read: holds a program, though its name ends in .txt: save it as what it is",
         "empty.jsonl": "no documents in it",
         "empty.txt": "document 'empty.txt' has no text",
         "latin.txt": "cannot be read: not valid UTF-8 at byte 3 (unexpected end of data): convert it to UTF-8",
@@ -236,7 +237,7 @@ def test_what_is_left_out_is_reported(tmp_path: Path, store: Store, encoder: Has
 def test_a_new_format_is_a_new_entry(
     tmp_path: Path, store: Store, encoder: HashEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(READERS, ".rot", lambda path: [Document("", "", path.read_text()[::-1], "")])
+    monkeypatch.setitem(READERS, ".rot", lambda path, limits: [Document("", "", path.read_text()[::-1], "")])
     (tmp_path / "a.rot").write_text(".thgie ta snepo yrarbil ehT")
     ingest([tmp_path], store, encoder)
     assert [(passage.text, passage.lang) for passage in stored(store)] == [("The library opens at eight.", "en")]
@@ -395,7 +396,7 @@ def test_a_run_that_breaks_off_is_completed(tmp_path: Path, store: Store, encode
 def test_documents_stream(tmp_path: Path, store: Store, encoder: HashEncoder) -> None:
     read: list[int] = []
 
-    def endless(path: Path) -> Iterator[Document]:
+    def endless(path: Path, limits: Limits) -> Iterator[Document]:
         for number in range(10_000):
             read.append(number)
             yield Document(str(number), "", f"Text {number}.", "en")

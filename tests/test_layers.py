@@ -16,14 +16,17 @@ TRAINER = sorted((ROOT / "trainer").glob("*.py"))
 
 # Lower first: a module imports only from lines above its own.
 LAYERS = [
-    {"types", "task", "settings", "owner", "metrics", "pace", "endpoint", "markers", "client", "batching"},
-    {"language", "sparse", "mini", "llm", "references", "dialects", "wire", "machine"},
-    {"split", "readers", "nodes", "edge_models", "filters", "tenant", "rerank", "guard"},
+    {"limits"},
+    {"types", "task", "settings", "owner", "metrics", "pace", "endpoint", "markers", "client", "batching", "keys"},
+    {"language", "sparse", "mini", "llm", "references", "dialects", "wire", "machine", "files", "markup"},
+    {"split", "office", "nodes", "edge_models", "filters", "tenant", "rerank", "guard"},
+    {"readers"},
+    {"layout", "parsing"},
     {"encoder", "edge", "qdrant", "generations"},
     {"remote", "faults", "runtimes"},
     {"embedding", "store"},
     {"ingest", "retrieve", "answer", "reindex", "server"},
-    {"evaluate", "live", "grounded", "doctor"},
+    {"evaluate", "live", "grounded", "doctor", "watch"},
     {"cli"},
 ]
 

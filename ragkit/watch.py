@@ -1,0 +1,89 @@
+"""Follow folders: what changes in them is brought into the store as it happens, by watchfiles (MIT).
+
+The watcher starts before the first whole run, so that no change falls between the two. After that only the
+paths that changed are looked at. A deletion that was seen happen is one, also of the last file of a
+folder; a root that disappears is not: what is stored of it stays until it is back, or until a run of
+:func:`ragkit.ingest.ingest` is told that it may go.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from ragkit.ingest import IngestReport, Sync, check_roots
+from ragkit.limits import Limits
+from ragkit.readers import READERS, Reader
+
+if TYPE_CHECKING:
+    from ragkit.encoder import Encoder
+    from ragkit.store import Store
+
+_log = logging.getLogger(__name__)
+
+
+class Stop(Protocol):
+    """A threading.Event, or what else says when to stop."""
+
+    def is_set(self) -> bool: ...
+
+
+def watch(
+    paths: Sequence[str | Path],
+    store: Store,
+    encoder: Encoder,
+    *,
+    passage_tokens: int = 200,  # as ingest takes them, like all that follow
+    batch: int = 64,
+    limits: Limits | None = None,
+    readers: Mapping[str, Reader] = READERS,
+    allow_empty: bool = False,
+    wait: float = 1.6,  # seconds: changes that come sooner after each other are looked at together
+    stop: Stop | None = None,  # when to end; without it, with the process
+) -> Iterator[IngestReport]:
+    """A report of the first whole run, then one of each group of changes. Raises what ingest raises: the
+    first run refuses a root that does not exist, or one that is empty though documents of it are stored."""
+    import watchfiles
+
+    roots = check_roots(paths)
+    sync = Sync(store, encoder, passage_tokens, batch, limits or Limits(), dict(readers), allow_empty)
+    for root in roots:
+        sync.refuse_vanished(root)
+    changes = watchfiles.watch(
+        *roots,
+        watch_filter=None,  # its default leaves out what editors make; which files count is find_files' business
+        debounce=int(wait * 1000),
+        rust_timeout=500,
+        yield_on_timeout=True,
+        stop_event=stop,
+        raise_interrupt=False,
+        ignore_permission_denied=True,
+    )
+    _ = next(changes, None)  # starts the watcher
+    yield sync([(root, root) for root in roots])
+    for change in changes:
+        targets = _targets(roots, {Path(path) for _, path in change})
+        if targets:
+            report = sync(targets)
+            if report.added or report.changed or report.removed or report.skipped:
+                yield report
+
+
+def _targets(roots: Sequence[Path], changed: Iterable[Path]) -> list[tuple[Path, Path]]:
+    """(root, path) of what is to be looked at: nothing hidden or behind a link to a folder, no path twice."""
+    targets: list[tuple[Path, Path]] = []
+    for path in sorted(changed):
+        root = next((root for root in roots if path == root or root in path.parents), None)
+        if root is None or any(path == done or done in path.parents for _, done in targets):
+            continue
+        if not root.exists():
+            _log.warning("%s is gone: what is stored of it is kept", root)
+            continue
+        between = [parent for parent in path.parents if root in parent.parents]
+        if any(part.startswith(".") for part in path.relative_to(root).parts) or any(p.is_symlink() for p in between):
+            continue
+        if path != root or not root.is_dir():  # of the root itself: only its attributes, what is in it comes by name
+            targets.append((root, path))
+    return targets

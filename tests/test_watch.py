@@ -1,0 +1,82 @@
+"""What changes in a folder is in the store a moment later; what only disappears with its root is not removed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import HashEncoder
+from test_ingest import counts, texts
+
+from ragkit.ingest import IngestError, IngestReport, ingest
+from ragkit.store import Store, open_store
+from ragkit.watch import _targets, watch
+
+
+@pytest.fixture
+def store(encoder: HashEncoder) -> Iterator[Store]:
+    with open_store(":memory:", "town", encoder) as opened:
+        yield opened
+
+
+def until(reports: Iterator[IngestReport], store: Store, expected: dict[str, str]) -> None:
+    """Reads on until the store says what is expected. Never returning is this test's way to fail."""
+    while texts(store) != expected:
+        _ = next(reports)
+
+
+def test_changes_are_followed(tmp_path: Path, store: Store, encoder: HashEncoder):
+    root = tmp_path / "docs"
+    (root / "sub").mkdir(parents=True)
+    (root / "a.txt").write_text("図書館")
+    (root / "sub" / "b.txt").write_text("مكتبة")
+    stop = threading.Event()
+    reports = watch([root], store, encoder, wait=0.1, stop=stop)
+    assert counts(next(reports)) == (2, 0, 0, 0)
+    encoder.encoded = 0
+    (root / "a.txt").write_text("図書館は開く")
+    until(reports, store, {"a.txt": "図書館は開く", "sub/b.txt": "مكتبة"})
+    (root / "new").mkdir()
+    (root / "new" / "c.md").write_text("# ሰላም")
+    until(reports, store, {"a.txt": "図書館は開く", "sub/b.txt": "مكتبة", "new/c.md": "ሰላም"})
+    (root / "sub" / "b.txt").unlink()  # the last file of its folder: this deletion was seen
+    until(reports, store, {"a.txt": "図書館は開く", "new/c.md": "ሰላም"})
+    (root / "new").rename(root / "moved")
+    until(reports, store, {"a.txt": "図書館は開く", "moved/c.md": "ሰላም"})
+    (root / ".hidden").write_text("no")
+    (root / "a.txt").write_bytes(b"\xff no text")
+    report = next(reports)
+    while not report.skipped:
+        report = next(reports)
+    assert [skipped.path for skipped in report.skipped] == [f"{root}/a.txt"]
+    assert texts(store) == {"a.txt": "図書館は開く", "moved/c.md": "ሰላም"}  # what cannot be read stays
+    assert encoder.encoded == 3  # a, c, and c where it moved to: nothing else was embedded again
+    stop.set()
+    assert list(reports) == []
+    assert counts(ingest([root], store, encoder)) == (0, 0, 1, 0)  # the same names as a whole run gives
+
+
+def test_a_root_that_goes_keeps_its_passages(tmp_path: Path, store: Store, encoder: HashEncoder):
+    root = tmp_path / "docs"
+    root.mkdir()
+    (root / "a.txt").write_text("A text.")
+    ingest([root], store, encoder)
+    root.rename(tmp_path / "elsewhere")
+    assert _targets([root], {root, root / "a.txt"}) == []
+    root.mkdir()
+    with pytest.raises(IngestError, match="is a share not mounted"):
+        next(watch([root], store, encoder))
+    assert texts(store) == {"a.txt": "A text."}
+
+
+def test_targets(tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "in", target_is_directory=True)
+    names = ["in", "in/a.txt", "in/b/c.txt", ".git/x.txt", "d/.x/y.txt", "link/a.txt", "z.txt"]
+    changed = {tmp_path, tmp_path.parent / "other.txt", *(tmp_path / name for name in names)}
+    assert _targets([tmp_path], changed) == [(tmp_path, tmp_path / "in"), (tmp_path, tmp_path / "z.txt")]
+    assert _targets([tmp_path / "z.txt"], {tmp_path / "z.txt"}) == []  # a file as a root, which is gone
+    (tmp_path / "z.txt").write_text("z")
+    assert _targets([tmp_path / "z.txt"], {tmp_path / "z.txt"}) == [(tmp_path / "z.txt", tmp_path / "z.txt")]
