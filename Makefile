@@ -15,8 +15,8 @@ demo: $(VENV)/.installed
 	$(BIN)/ragkit ingest apps/corpus/mul/corpus.jsonl --corpus selvara
 	$(BIN)/python -m apps.tour
 
-test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+test: $(VENV)/.installed  # three at a time, since many wait for processes of their own
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 prove: $(VENV)/.installed  # the same tests with full counts: tens of minutes
 	RAGKIT_PROVE=1 $(BIN)/python -m pytest -s tests/test_kill.py tests/test_kill_ingest.py tests/test_sync.py \

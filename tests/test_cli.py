@@ -112,15 +112,20 @@ def test_a_name_cannot_command_the_terminal(world: Path):
 
 
 def test_watch_goes_on_until_interrupted(world: Path):
-    command = [sys.executable, "-c", "from ragkit.cli import main; main()", "ingest", str(world), "--corpus", "town",
-               "--watch", "--json"]  # fmt: skip
+    # A shell's background job ignores SIGINT, and so would its children: say what it means here.
+    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    program += "from ragkit.cli import main; main()"
+    command = [sys.executable, "-c", program, "ingest", str(world), "--corpus", "town", "--watch", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT) as process:
-        assert process.stdout is not None
-        assert json.loads(process.stdout.readline())["added"] == 7
-        (world / "new.txt").write_text("ህንጻው አዲስ ነው።", "utf-8")
-        assert json.loads(process.stdout.readline())["added"] == 1
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
+        try:
+            assert process.stdout is not None
+            assert json.loads(process.stdout.readline())["added"] == 7
+            (world / "new.txt").write_text("ህንጻው አዲስ ነው።", "utf-8")
+            assert json.loads(process.stdout.readline())["added"] == 1
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize(
