@@ -61,10 +61,10 @@ class Passage:
     document_hash: str  # content and splitting of the whole document
     document_passages: int  # how many passages the whole document has
     title: str = ""  # Document.title
-    page: int = 0  # of the file, from 1, on which it begins; 0 where the format has none
-    heading: str = ""  # the headings it stands under, outermost first, joined by " > "
     date: str = ""  # Document.date
     metadata: Metadata = field(default_factory=dict, hash=False)  # Document.metadata, and what else to filter by
+    page: int = 0  # of the file, from 1, on which it begins; 0 where the format has none
+    heading: str = ""  # the headings it stands under, outermost first, joined by " > "
 
 
 @dataclass(frozen=True, slots=True)

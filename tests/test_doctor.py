@@ -273,6 +273,9 @@ def test_a_corpus_of_another_model(folder: Path, mistral_folder: Path, tmp_path:
     other = LocalEncoder.load(mistral_folder, max_length=64)
     with open_store(tmp_path, "town", other):
         findings = list(examine("", model=str(folder), corpus="town", store=str(tmp_path)))
+        [store] = [finding for finding in findings if finding.check == "store"]
+        assert store.status == "warning" and "is open in process" in store.text
+    findings = list(examine("", model=str(folder), corpus="town", store=str(tmp_path)))
     assert ModelInfo.read(folder).max_length == MAX_LENGTH
     [store] = [finding for finding in findings if finding.check == "store"]
     assert store.status == "failed" and other.fingerprint in store.text

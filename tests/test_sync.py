@@ -108,14 +108,14 @@ def test_another_encoder_is_noticed(tmp_path: Path, encoder: HashEncoder):
     (tmp_path / "a.txt").write_text("Text.")
     with open_store(tmp_path / "store", "town", encoder) as store:
         ingest([tmp_path / "a.txt"], store, encoder)
-    with pytest.raises(FingerprintMismatch, match="was embedded by encoder"):
+    with pytest.raises(FingerprintMismatch, match="is embedded by encoder"):
         open_store(tmp_path / "store", "town", HashEncoder("b"))
 
 
 class Counted:
     """A store that keeps what ingestion asks for in numbers only, so that all memory seen is ingestion's."""
 
-    corpus = "town"
+    corpus = namespace = "town"
 
     def __init__(self) -> None:
         self.count = 0

@@ -286,7 +286,7 @@ def test_the_model_is_scored_as_it_trains(config: TrainConfig, data: Path, tmp_p
     queries = [{"_id": f"q{n}", "text": f"what is {w}"} for n, w in enumerate(WORDS[:20])]
     for name, records in (("corpus", passages), ("queries", queries)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records), "utf-8")
-    (folder / "qrels.tsv").write_text("q\tp\ts\n" + "".join(f"q{n}\tp{n}\t1\n" for n in range(20)))
+    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(f"q{n}\tp{n}\t1\n" for n in range(20)))
     scored = dataclasses.replace(config, eval_data="dev", eval_steps=3, eval_queries=10, eval_passages=20)
     train(scored, data, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
