@@ -13,7 +13,7 @@ from typing import Any
 
 from ragkit import TASKS, metrics
 from ragkit.answer import extractive_answer
-from ragkit.cli import show
+from ragkit.commands import show
 from ragkit.encoder import LocalEncoder
 from ragkit.retrieve import Retriever
 from ragkit.settings import Settings

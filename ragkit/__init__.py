@@ -26,7 +26,7 @@ Layers, lower first; each imports only those above it in this list:
     evaluate                     what the deployed store is worth on your own questions
     wire, batching, guard, server  OpenAI's /v1/embeddings with role and task: a request's meaning, queue, gate
     machine, doctor              versions, disk, memory; a server's or export's vectors against the model's
-    cli                          ragkit ingest | search | ask | reindex | evaluate | serve | doctor
+    commands, cli, cli_operate   ragkit ingest | search | ask; reindex | evaluate | serve | doctor
 
 Importing ``ragkit`` loads neither torch nor LlamaIndex: import the module you need.
 """

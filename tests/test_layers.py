@@ -27,6 +27,8 @@ LAYERS = [
     {"embedding", "store"},
     {"ingest", "retrieve", "answer", "reindex", "server"},
     {"evaluate", "live", "grounded", "doctor", "watch"},
+    {"commands"},
+    {"cli_operate"},
     {"cli"},
 ]
 
@@ -98,7 +100,11 @@ def test_the_trainer_needs_no_server_and_no_app(path: Path):
 
 
 def test_the_command_lines_start_light():
-    for path in (ROOT / "ragkit" / "cli.py", ROOT / "trainer" / "cli.py", ROOT / "trainer" / "synthesise_cli.py"):
+    for path in (
+        *(ROOT / "ragkit" / f"{name}.py" for name in ("cli", "cli_operate", "commands")),
+        ROOT / "trainer" / "cli.py",
+        ROOT / "trainer" / "synthesise_cli.py",
+    ):
         heavy = {
             "torch",
             "transformers",

@@ -1,0 +1,183 @@
+"""What the commands share: options, the store and encoder of a command, hits as text and JSON, errors as one line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ragkit.settings import Settings
+from ragkit.task import DEFAULT_TASK, TASKS, Task
+from ragkit.types import Hit, Passage, Value, Where, moment
+
+if TYPE_CHECKING:
+    from ragkit.encoder import Encoder
+    from ragkit.retrieve import Retriever
+    from ragkit.store import Store
+
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Documents in; passages and cited answers out, in any language.",
+)
+
+MODES = ("hybrid", "dense", "sparse")
+
+Corpus = Annotated[str, typer.Option(help="name of the corpus")]
+Location = Annotated[str, typer.Option("--store", help="folder, or URL of a Qdrant server [RAGKIT_STORE]")]
+Model = Annotated[str, typer.Option(help="'mini', a model folder, a Hub id or a server's URL [RAGKIT_MODEL]")]
+AsJson = Annotated[bool, typer.Option("--json", help="one JSON document on the last line of standard output")]
+Query = Annotated[str, typer.Argument(help="the question, in any language")]
+TaskName = Annotated[str, typer.Option("--task", help=f"one of {', '.join(TASKS)} [{DEFAULT_TASK}]")]
+Instruction = Annotated[str, typer.Option(help="a task of your own, in one sentence")]
+ModeName = Annotated[str, typer.Option(help=f"one of {', '.join(MODES)}")]
+Lang = Annotated[str, typer.Option(help="only passages in this language, for example 'zh'")]
+Source = Annotated[str, typer.Option(help="only passages of this file, or of files below this folder")]
+Since = Annotated[str, typer.Option(help="only passages dated this day or later, as 2026-01-31")]
+Until = Annotated[str, typer.Option(help="only passages dated this day or earlier")]
+Meta = Annotated[list[str] | None, typer.Option("--where", help="only passages with this metadata, as 'author=Ana'")]
+Tenant = Annotated[str, typer.Option(help="whose part of a shared corpus [RAGKIT_TENANT]")]
+Diversity = Annotated[float, typer.Option(min=0, max=1, help="prefer passages unlike those before them")]
+Count = Annotated[int, typer.Option("-k", min=1, help="hits")]
+
+
+def visible(text: str) -> str:
+    """A file's name may hold line breaks and what commands a terminal."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda sign: repr(sign.group())[1:-1], text)
+
+
+def read_settings() -> Settings:
+    try:
+        return Settings()
+    except ValueError as error:
+        print(f"ragkit: {error}", file=sys.stderr)
+        raise typer.Exit(2) from error
+
+
+def show(hit: Hit) -> str:
+    """A hit as two lines of text."""
+    text = " ".join(hit.passage.text.split())
+    short = text if len(text) <= 200 else text[:199] + "…"
+    return f"{hit.rank:2}. {hit.score:.3f} {hit.passage.lang:3} {visible(place(hit.passage))}\n    {short}"
+
+
+def place(passage: Passage) -> str:
+    """Where it stands: the document, its page and the headings above."""
+    page = f", page {passage.page}" if passage.page else ""
+    return f"{passage.document}{page}{': ' + passage.heading if passage.heading else ''}"
+
+
+def hit_fields(hit: Hit) -> dict[str, Any]:
+    p = hit.passage
+    return {"rank": hit.rank, "id": p.id, "score": hit.score, "lang": p.lang, "document": p.document, "path": p.path,
+            "title": p.title, "page": p.page, "heading": p.heading, "date": p.date, "metadata": dict(p.metadata),
+            "text": p.text}  # fmt: skip
+
+
+def request_of(task: str, instruction: str, mode: str, lang: str) -> dict[str, Any]:
+    """The options that search and ask share, checked before anything heavy is loaded."""
+    from ragkit.language import normalise_language
+
+    if task and instruction:
+        raise typer.BadParameter("give --task or --instruction, not both")
+    if task and task not in TASKS:
+        raise typer.BadParameter(f"{task!r} is none of {', '.join(TASKS)}", param_hint="--task")
+    if mode not in MODES:
+        raise typer.BadParameter(f"{mode!r} is none of {', '.join(MODES)}", param_hint="--mode")
+    wanted = normalise_language(lang) if lang else None
+    if lang and not wanted:
+        raise typer.BadParameter(f"{lang!r} is no language code: use one such as 'sw' or 'zh'", param_hint="--lang")
+    try:
+        own = Task("own", instruction) if instruction else TASKS[task or DEFAULT_TASK]
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--instruction") from error
+    return {"task": own, "mode": mode, "lang": wanted}
+
+
+def where_of(source: str, since: str, until: str, metadata: list[str] | None) -> Where | None:
+    """A value of ``--where`` is JSON if it can be (2026, true, ["a", "b"]), else text."""
+    wanted: dict[str, Any] = {}
+    for text in metadata or []:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise typer.BadParameter(f"{text!r}: write NAME=VALUE", param_hint="--where")
+        try:
+            wanted[name] = json.loads(value)
+        except ValueError:
+            wanted[name] = value
+        several = wanted[name] if isinstance(wanted[name], list) else [wanted[name]]
+        if not several or not all(isinstance(one, Value) for one in several):
+            raise typer.BadParameter(f"{text!r}: a text, a number, true, false, or a list", param_hint="--where")
+    for option, day in (("--since", since), ("--until", until)):
+        try:
+            _ = day and moment(day)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint=option) from error
+    path = Path(os.path.abspath(source)).as_posix() if source else ""  # noqa: PTH100  (as ingest: links not followed)
+    return Where(path, since, until, wanted) if path or since or until or wanted else None
+
+
+@contextmanager
+def opened_store(corpus: str, store: str, model: str, tenant: str, *, create: bool) -> Iterator[tuple[Store, Encoder]]:
+    """The store and encoder of a command."""
+    with explained():
+        settings = Settings()
+        from ragkit.store import open_store
+
+        encoder = encoder_of(model or settings.model, settings)
+        place, own = store or settings.store, tenant or settings.tenant
+        with open_store(place, corpus, encoder, tenant=own, qdrant_settings=settings.qdrant, create=create) as it:
+            yield it, encoder
+
+
+def encoder_of(model: str, settings: Settings) -> Encoder:
+    """A model here, or one behind a URL."""
+    from ragkit.remote import open_encoder
+
+    return open_encoder(
+        model,
+        api_key=settings.embedder_api_key,
+        model=settings.embedder_name,
+        folder=settings.embedder_folder or None,
+    )
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """What goes wrong inside becomes one line and exit code 1."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        print(f"ragkit: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
+
+
+@contextmanager
+def opened_retriever(corpus: str, store: str, model: str, tenant: str) -> Iterator[Retriever]:
+    with opened_store(corpus, store, model, tenant, create=False) as (opened, encoder):
+        from ragkit.rerank import load_reranker
+        from ragkit.retrieve import Retriever
+
+        wanted = Settings().rerank
+        yield Retriever(opened, encoder, reranker=load_reranker(wanted), rerank_depth=wanted.depth)
+
+
+def emit(as_json: bool, document: dict[str, Any], text: str) -> None:
+    write((json.dumps(document, ensure_ascii=False) if as_json else text) + "\n")
+
+
+def write(text: str) -> None:
+    """Output is UTF-8 whatever the terminal says: an answer in Amharic must not die of a C locale."""
+    sys.stdout.buffer.write(text.encode("utf-8", "replace"))
+    sys.stdout.flush()
