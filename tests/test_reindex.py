@@ -198,10 +198,11 @@ def test_a_thousand_searches_during_a_reindex_and_its_swap(tmp_path: Path):
         for _ in range(50):
             started.acquire()
         reindex(tmp_path, "town", NEW, current=first)
-        asked += [pool.submit(ask, n) for n in range(500)]
         second = open_store(tmp_path, "town", NEW)
+        asked += [pool.submit(ask, n) for n in range(400)]
         former = live.swap(Retriever(second, NEW), timeout=60)
         former.store.close()
+        asked += [pool.submit(ask, n) for n in range(100)]  # certainly after it
         for future in asked:
             future.result()
     assert len(seen) == 1000 and set(seen) == {OLD.fingerprint, NEW.fingerprint}
