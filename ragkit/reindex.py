@@ -168,9 +168,8 @@ def _copy(old: Store, new: Store, encoder: Encoder, progress: bool) -> int:
 
 def _drop_absent(old: Store, new: Store) -> int:
     gone = 0
-    for page in new.pages():
-        ids = [str(record.id) for record in page]
-        there = old.payloads(ids)
+    for ids in new.ids():
+        there = old.stored(ids)
         absent = [i for i in ids if i not in there]
         new.drop(absent)
         gone += len(absent)

@@ -303,17 +303,11 @@ class Store:
                 yield state
 
     def _states(self, below: models.Filter | None) -> Iterator[PassageState]:
-        offset = None
-        while True:
-            records, offset = self._client.scroll(
-                self.collection, scroll_filter=below, limit=PAGE, offset=offset, with_payload=list(_STATE)
-            )
+        for records in _pages(self._client, self.collection, PAGE, list(_STATE), below):
             for record in records:
                 payload = record.payload or {}
                 if all(field in payload for field in _STATE):  # not what LlamaIndex added by itself
                     yield PassageState(str(record.id), **{field: payload[field] for field in _STATE})
-            if offset is None:
-                return
 
     def passages(self, ids: Sequence[str]) -> list[Passage]:
         """In the order of ``ids``; those that are not stored are left out."""
@@ -353,13 +347,16 @@ class Store:
 
     def pages(self) -> Iterator[list[models.Record]]:
         """All points as they are stored, payloads whole, vectors left out: everybody's where tenants share them."""
-        offset = None
-        while True:
-            records, offset = self._whole.scroll(self.collection, limit=UPSERT, offset=offset, with_payload=True)
-            if records:
-                yield records
-            if offset is None:
-                return
+        return _pages(self._whole, self.collection, UPSERT, True)
+
+    def ids(self) -> Iterator[list[str]]:
+        """Of all points, whoever's, in pages."""
+        for records in _pages(self._whole, self.collection, PAGE, False):
+            yield [str(record.id) for record in records]
+
+    def stored(self, ids: Sequence[str]) -> set[str]:
+        """Which of these points are there, whoever's."""
+        return {str(r.id) for r in self._whole.retrieve(self.collection, ids=list(ids), with_payload=False)}
 
     def payloads(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Whole, of those of these points that are stored, whoever's."""
@@ -370,8 +367,8 @@ class Store:
         """Store points of another generation with ``embeddings`` (N, D) of this one, payloads as they are."""
         points = []
         for record, embedding in zip(records, embeddings, strict=True):
-            point = _point(nodes.from_payload(str(record.id), record.payload), embedding)
-            points.append(point.model_copy(update={"payload": record.payload}))
+            passage = nodes.from_payload(str(record.id), record.payload)
+            points.append(models.PointStruct(id=record.id, vector=_vectors(passage, embedding), payload=record.payload))
         self._whole.upsert(self.collection, points=points, wait=True)
 
     def drop(self, ids: Sequence[str]) -> None:
@@ -548,13 +545,29 @@ def _checked_id(passage_id: str) -> str:
         ) from error
 
 
-def _point(passage: Passage, embedding: np.ndarray) -> models.PointStruct:
+def _pages(
+    client: Any, collection: str, limit: int, with_payload: Any, wanted: models.Filter | None = None
+) -> Iterator[list[models.Record]]:
+    offset = None
+    while True:
+        records, offset = client.scroll(
+            collection, scroll_filter=wanted, limit=limit, offset=offset, with_payload=with_payload
+        )
+        if records:
+            yield records
+        if offset is None:
+            return
+
+
+def _vectors(passage: Passage, embedding: np.ndarray) -> dict[str, Any]:
     vector: dict[str, Any] = {DENSE: embedding.astype(np.float32).tolist()}
     sparse = sparse_passage(passage.text, passage.lang)
     if sparse.indices:  # engines disagree on whether an empty vector counts in IDF
         vector[SPARSE] = models.SparseVector(indices=list(sparse.indices), values=list(sparse.values))
+    return vector
+
+
+def _point(passage: Passage, embedding: np.ndarray) -> models.PointStruct:
     return models.PointStruct(
-        id=_checked_id(passage.id),
-        vector=vector,
-        payload=nodes.to_payload(passage),
+        id=_checked_id(passage.id), vector=_vectors(passage, embedding), payload=nodes.to_payload(passage)
     )
