@@ -11,7 +11,7 @@ id, look-ups in other collections, and rarity (IDF) counted over everybody's pas
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from qdrant_client import models
 
@@ -19,6 +19,7 @@ from ragkit.owner import StoreError
 
 TENANT = "tenant"  # the payload field
 
+_Part = TypeVar("_Part", models.Prefetch, models.QueryRequest)
 _PASSED = frozenset({"consistency", "ordering", "timeout", "wait"})  # options that name no points
 
 
@@ -163,12 +164,11 @@ class TenantClient:
         score_threshold: float | None = None,
         **options: Any,
     ) -> Any:
-        legs = [prefetch] if isinstance(prefetch, models.Prefetch) else prefetch
         return self._client.query_points(
             collection_name,
             query=_by_value(query),
             using=using,
-            prefetch=[self._leg(leg) for leg in legs] if legs else None,
+            prefetch=self._legs(prefetch),
             query_filter=self._within(query_filter),
             search_params=self._params(search_params, query),
             limit=limit,
@@ -183,32 +183,24 @@ class TenantClient:
         self, collection_name: str, requests: Sequence[models.QueryRequest], **options: Any
     ) -> list[Any]:
         return self._client.query_batch_points(
-            collection_name, requests=[self._request(request) for request in requests], **_known(options)
+            collection_name, requests=[self._guarded(request) for request in requests], **_known(options)
         )
 
-    def _leg(self, leg: models.Prefetch) -> models.Prefetch:
-        legs = [leg.prefetch] if isinstance(leg.prefetch, models.Prefetch) else leg.prefetch
-        _no_lookup(leg)
-        return leg.model_copy(
+    def _guarded(self, part: _Part) -> _Part:
+        """A request of a batch, or a leg at any depth, kept within the tenant."""
+        _no_lookup(part)
+        return part.model_copy(
             update={
-                "query": _by_value(leg.query),
-                "prefetch": [self._leg(inner) for inner in legs] if legs else None,
-                "filter": self._within(leg.filter),
-                "params": self._params(leg.params, leg.query),
+                "query": _by_value(part.query),
+                "prefetch": self._legs(part.prefetch),
+                "filter": self._within(part.filter),
+                "params": self._params(part.params, part.query),
             }
         )
 
-    def _request(self, request: models.QueryRequest) -> models.QueryRequest:
-        legs = [request.prefetch] if isinstance(request.prefetch, models.Prefetch) else request.prefetch
-        _no_lookup(request)
-        return request.model_copy(
-            update={
-                "query": _by_value(request.query),
-                "prefetch": [self._leg(inner) for inner in legs] if legs else None,
-                "filter": self._within(request.filter),
-                "params": self._params(request.params, request.query),
-            }
-        )
+    def _legs(self, prefetch: Any) -> list[models.Prefetch] | None:
+        legs = [prefetch] if isinstance(prefetch, models.Prefetch) else prefetch
+        return [self._guarded(leg) for leg in legs] if legs else None
 
     def _params(self, params: models.SearchParams | None, query: Any) -> models.SearchParams | None:
         """A term is rare among the tenant's own passages: counted over everybody's, its score would tell what
