@@ -42,7 +42,6 @@ from ragkit.commands import (
     request_of,
     show,
     visible,
-    where_of,
     write,
 )
 from ragkit.settings import Settings
@@ -118,7 +117,7 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Find the passages that serve a query, in whatever language they are."""
-    asked: dict[str, Any] = request_of(task, instruction, mode, lang) | {"where": where_of(source, since, until, where)}
+    asked = request_of(task, instruction, mode, lang, source, since, until, where)
     with opened_retriever(corpus, store, model, tenant) as retriever:
         hits = retriever.search(query, k=k, diversity=diversity, **asked)
         emit(as_json, {"hits": [hit_fields(hit) for hit in hits]}, "\n".join(map(show, hits)) or "nothing found")
@@ -148,7 +147,7 @@ def ask(
     as_json: AsJson = False,
 ) -> None:
     """Answer a question from the corpus, with citations, or say that the corpus doesn't."""
-    asked: dict[str, Any] = request_of(task, instruction, mode, lang) | {"where": where_of(source, since, until, where)}
+    asked = request_of(task, instruction, mode, lang, source, since, until, where)
     with opened_retriever(corpus, store, model, tenant) as retriever:
         hits = retriever.search(query, k=k, diversity=diversity, **asked)
         name = "" if extractive else llm or Settings().llm.model

@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -31,7 +31,6 @@ from ragkit.commands import (
     explained,
     opened_retriever,
     request_of,
-    where_of,
 )
 from ragkit.settings import Settings
 
@@ -85,7 +84,7 @@ def evaluate(
     """Score the corpus as it is deployed on your own questions; exit code 3 where that is worse than allowed."""
     from ragkit import evaluate as ev
 
-    asked: dict[str, Any] = request_of(task, instruction, mode, lang) | {"where": where_of(source, since, until, where)}
+    asked = request_of(task, instruction, mode, lang, source, since, until, where)
     try:
         limits = ev.parse_limits(least or [])
     except ValueError as error:

@@ -84,8 +84,17 @@ def hit_fields(hit: Hit) -> dict[str, Any]:
             "text": p.text}  # fmt: skip
 
 
-def request_of(task: str, instruction: str, mode: str, lang: str) -> dict[str, Any]:
-    """The options that search and ask share, checked before anything heavy is loaded."""
+def request_of(
+    task: str,
+    instruction: str,
+    mode: str,
+    lang: str,
+    source: str,
+    since: str,
+    until: str,
+    metadata: list[str] | None,
+) -> dict[str, Any]:
+    """What search, ask and evaluate ask a retriever for, checked before anything heavy is loaded."""
     from ragkit.language import normalise_language
 
     if task and instruction:
@@ -101,10 +110,10 @@ def request_of(task: str, instruction: str, mode: str, lang: str) -> dict[str, A
         own = Task("own", instruction) if instruction else TASKS[task or DEFAULT_TASK]
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--instruction") from error
-    return {"task": own, "mode": mode, "lang": wanted}
+    return {"task": own, "mode": mode, "lang": wanted, "where": _where(source, since, until, metadata)}
 
 
-def where_of(source: str, since: str, until: str, metadata: list[str] | None) -> Where | None:
+def _where(source: str, since: str, until: str, metadata: list[str] | None) -> Where | None:
     """A value of ``--where`` is JSON if it can be (2026, true, ["a", "b"]), else text."""
     wanted: dict[str, Any] = {}
     for text in metadata or []:
