@@ -38,15 +38,14 @@ def mine(
 ) -> None:
     """Find hard negatives for a recipe's examples, by the ranking of a model."""
     from ragkit.encoder import LocalEncoder
-    from trainer.config import RECIPES, TrainConfig
+    from trainer.config import TrainConfig, recipe_path
     from trainer.evaluate import CachedEncoder
     from trainer.mine import MineConfig, mine_recipe
 
-    path = Path(recipe) if Path(recipe).exists() else RECIPES / f"{recipe}.yaml"
     try:
         knobs = MineConfig(negatives, skip, depth, share)
         encoder = CachedEncoder(LocalEncoder.load(model), cache)
-        mine_recipe(TrainConfig.read(path), data, out, encoder, knobs, corpus, typer.echo)
+        mine_recipe(TrainConfig.read(recipe_path(recipe)), data, out, encoder, knobs, corpus, typer.echo)
     except (ValueError, OSError) as error:
         typer.echo(f"trainer mine: {error}", err=True)
         raise typer.Exit(1) from error
@@ -68,11 +67,10 @@ def train(
     flops: Annotated[float, typer.Option(help="with --dry-run: operations per second that a device achieves")] = 1e14,
 ) -> None:
     """Train a LoRA adapter; the model folder is OUT/model. Under torchrun or accelerate: on many devices."""
-    from trainer.config import RECIPES, TrainConfig
+    from trainer.config import TrainConfig, recipe_path
 
-    path = Path(recipe) if Path(recipe).exists() else RECIPES / f"{recipe}.yaml"
     try:
-        config = TrainConfig.read(path, set_ or [])
+        config = TrainConfig.read(recipe_path(recipe), set_ or [])
         if dry_run:
             from trainer.estimate import dry_run as describe
 

@@ -13,6 +13,13 @@ import yaml
 from trainer.data import Source
 
 RECIPES = Path(__file__).with_name("recipes")
+
+
+def recipe_path(recipe: str) -> Path:
+    """A YAML file as it is named, or the shipped recipe of that name."""
+    return Path(recipe) if Path(recipe).exists() else RECIPES / f"{recipe}.yaml"
+
+
 # Knobs that say how a run is computed, not what: a run may go on with others.
 FREE = {"chunk_tokens", "keep_tokens", "gradient_checkpointing", "save_steps", "keep_checkpoints", "eval_steps"}
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ragkit.encoder import Encoder
-from ragkit.task import TASKS, Task
+from ragkit.task import Task
 from trainer.config import TrainConfig
 from trainer.data import Drawn, TrainingExample, draw, read_records
 
@@ -104,7 +104,7 @@ def mine_source(
     queries = np.empty((len(examples), encoder.dimension), np.float32)
     for instruction in sorted({e.instruction for e in examples}):
         rows = [n for n, e in enumerate(examples) if e.instruction == instruction]
-        queries[rows] = encoder.encode_queries([examples[n].query for n in rows], _task(instruction))
+        queries[rows] = encoder.encode_queries([examples[n].query for n in rows], Task("mined", instruction))
     positives = passages[[place[e.positive] for e in examples]]
     records: list[dict[str, object]] = []
     counts: Counter[str] = Counter(drawn.dropped)
@@ -116,10 +116,6 @@ def mine_source(
         record = {"query": e.query, "positive": e.positive, "instruction": e.instruction}
         records.append({**record, "negatives": [*e.negatives, *found.negatives]})
     return records, counts
-
-
-def _task(instruction: str) -> Task:
-    return next((t for t in TASKS.values() if t.instruction == instruction), Task("own", instruction))
 
 
 def mine_recipe(
