@@ -18,6 +18,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from exporting import exported, no_eos
 from pydantic import SecretStr
 from serving import serving_model
 from typer.testing import CliRunner
@@ -29,7 +30,6 @@ from ragkit.encoder import LocalEncoder, Tokens
 from ragkit.faults import FAULTS, HEALTHY
 from ragkit.machine import check_room, check_versions, free_memory
 from ragkit.types import Finding
-from trainer.export import ExportConfig, export
 from trainer.gguf_writer import write_gguf
 
 KEY = "sesame-sesame-0123456789"
@@ -40,14 +40,9 @@ PREFIXES = [task.prefix for task in TASKS.values()]
 
 @pytest.fixture(scope="module")
 def folder(mistral_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    source = tmp_path_factory.mktemp("source") / "tiny"
-    model = LocalEncoder.load(mistral_folder, device="cpu", dtype=torch.float32, max_length=MAX_LENGTH)
-    model.model.save_pretrained(source)  # type: ignore[operator]
-    model.tokenizer.save_pretrained(source)
-    (source / "ragkit.json").write_text(json.dumps({"max_length": MAX_LENGTH}))
-    out = tmp_path_factory.mktemp("export") / "tiny"
-    export(str(source), out, ExportConfig(("safetensors", "sentence-transformers", "gguf"), gguf="f32"))
-    return out
+    return exported(
+        mistral_folder, tmp_path_factory, "safetensors", "sentence-transformers", "gguf", max_length=MAX_LENGTH
+    )
 
 
 class Patient(LocalEncoder):
@@ -189,13 +184,6 @@ def test_llama_cpp_with_a_spoiled_file(folder: Path, tmp_path: Path, monkeypatch
 
 
 # ---- exports
-
-
-def no_eos(folder: Path) -> None:
-    file = folder / "tokenizer.json"
-    raw = json.loads(file.read_text("utf-8"))
-    raw["post_processor"]["single"].pop()
-    file.write_text(json.dumps(raw), "utf-8")
 
 
 def mean_pooling(folder: Path) -> None:

@@ -18,6 +18,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from exporting import no_eos
 from gguf import GGUFReader
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer
@@ -196,13 +197,6 @@ def test_the_card_says_what_was_checked_and_no_more(exported: tuple[Path, dict[s
 
 
 # ---- broken exports
-
-
-def no_eos(folder: Path) -> None:
-    file = folder / "tokenizer.json"
-    raw = json.loads(file.read_text("utf-8"))
-    raw["post_processor"]["single"].pop()
-    file.write_text(json.dumps(raw), "utf-8")
 
 
 def mean_pooling(folder: Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SCRIPTS
+from exporting import exported
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic import SecretStr
@@ -27,7 +28,6 @@ from ragkit.cli import app as command_line
 from ragkit.embedding import TaskEmbedding
 from ragkit.encoder import LocalEncoder, plain_ids
 from ragkit.remote import RemoteConfig, RemoteEncoder, RemoteError, open_encoder
-from trainer.export import ExportConfig, export
 
 KEY = "sesame-sesame-0123456789"
 TEXTS = list(SCRIPTS.values())
@@ -40,14 +40,9 @@ QUICK = RemoteConfig(batch_texts=3, retries=2, connect_timeout=1.0)
 @pytest.fixture(scope="module")
 def folder(mistral_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An export with a GGUF file, made from the tiny Mistral."""
-    source = tmp_path_factory.mktemp("source") / "tiny"
-    model = LocalEncoder.load(mistral_folder, device="cpu", dtype=torch.float32, max_length=MAX_LENGTH)
-    model.model.save_pretrained(source)  # type: ignore[operator]
-    model.tokenizer.save_pretrained(source)
-    (source / "ragkit.json").write_text(json.dumps({"base": "", "max_length": MAX_LENGTH, "answer_threshold": 0.25}))
-    out = tmp_path_factory.mktemp("export") / "tiny"
-    export(str(source), out, ExportConfig(("safetensors", "gguf"), gguf="f32"))
-    return out
+    return exported(
+        mistral_folder, tmp_path_factory, "safetensors", "gguf", max_length=MAX_LENGTH, base="", answer_threshold=0.25
+    )
 
 
 @pytest.fixture(scope="module")
