@@ -4,6 +4,7 @@ Layers, lower first; each imports only those above it in this list:
 
     limits                       what one file may cost
     types, task, settings        records, instructions, RAGKIT_* variables and knobs
+    progress                     how far a long work is
     language, sparse, metrics    which language a text is in; BM25 vectors; ndcg, recall, mrr
     endpoint, pace, llm          chat with a model behind any OpenAI-compatible or Azure endpoint
     split                        text -> sentences -> passages

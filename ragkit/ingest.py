@@ -17,21 +17,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 import uuid
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING
 
 from ragkit.files import EmptyFolder, Skipped, clean, find_files
 from ragkit.keys import Keys
 from ragkit.language import detect_language, normalise_language
 from ragkit.limits import Limits
 from ragkit.parsing import Parser
+from ragkit.progress import Bar, shown
 from ragkit.readers import READERS, Reader
 from ragkit.split import SPLIT_VERSION, split_passages
 from ragkit.types import Document, Mark, Passage
@@ -73,7 +71,7 @@ def ingest(
     limits: Limits | None = None,  # what one file may cost
     readers: Mapping[str, Reader] = READERS,  # by suffix
     allow_empty: bool = False,  # remove what is stored of folders that are empty now
-    progress: bool = False,  # a bar on standard error
+    progress: bool | Bar = False,  # a bar on standard error, or your own
 ) -> IngestReport:
     """Bring the store's view of ``paths`` (files and folders) up to date. Raises IngestError for a root
     that does not exist, or that holds no file any more though documents of it are stored; whatever the
@@ -82,7 +80,7 @@ def ingest(
     roots = check_roots(paths)
     for root in roots:
         run.refuse_vanished(root)
-    with tqdm(desc="ingest", unit=" documents", file=sys.stderr, disable=not progress) as bar:
+    with shown(progress, "ingest", "documents") as bar:
         return run([(root, root) for root in roots], bar)
 
 
@@ -111,7 +109,7 @@ class Sync:
                 f"(max_length {self.encoder.max_length} less BOS and EOS): choose a number in between"
             )
 
-    def __call__(self, targets: Sequence[tuple[Path, Path]], bar: tqdm[Any] | None = None) -> IngestReport:
+    def __call__(self, targets: Sequence[tuple[Path, Path]], bar: Bar | None = None) -> IngestReport:
         run = _Run(self.store, self.encoder, self.passage_tokens, self.batch)
         truncated = self.encoder.truncated
         with Parser(self.limits) as parser:
@@ -122,7 +120,7 @@ class Sync:
         cut = self.encoder.truncated - truncated
         return IngestReport(run.added, run.changed, run.unchanged, run.removed, tuple(run.skipped), run.passages, cut)
 
-    def _bring(self, run: _Run, parser: Parser, root: Path, below: Path, bar: tqdm[Any] | None) -> None:
+    def _bring(self, run: _Run, parser: Parser, root: Path, below: Path, bar: Bar | None) -> None:
         unread = set[str]()
         with Keys() as present, Keys() as gone:
             read = _group(self._read(run, parser, root, below, present, unread), self.batch)

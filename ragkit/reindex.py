@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ragkit import nodes, qdrant
 from ragkit.generations import Folder, Generations, Server
+from ragkit.progress import Bar, shown
 from ragkit.settings import QdrantSettings
 from ragkit.store import CorpusNotFound, Store, StoreError, open_store
 from ragkit.task import Task
@@ -100,7 +100,7 @@ def reindex(
     *,
     settings: QdrantSettings | None = None,
     current: Store | None = None,
-    progress: bool = False,
+    progress: bool | Bar = False,
 ) -> ReindexReport:
     """Embed the corpus anew with ``encoder`` and make that its current generation.
 
@@ -113,21 +113,8 @@ def reindex(
     try:
         if old.fingerprint == encoder.fingerprint:
             return ReindexReport(old.count(everybody=True), 0, 0, old.fingerprint)
-        with _generations(location, settings) as generations:
-            generations.make_current(corpus, old.fingerprint)  # said outright, before there is a second one
-        shared = None if old.tenant is None else "-"
-        with open_store(location, corpus, encoder, tenant=shared, qdrant_settings=settings, generation=True) as new:
-            embedded = dropped = 0
-            for _ in range(PASSES):
-                wrote, gone = _copy(old, new, encoder, progress), _drop_absent(old, new)
-                embedded, dropped = embedded + wrote, dropped + gone
-                if not wrote and not gone:
-                    break
-            else:
-                raise StoreError(
-                    f"corpus {corpus!r} changed during each of {PASSES} passes: stop what writes to it and run this "
-                    "again; what is embedded is kept"
-                )
+        new, embedded, dropped = beside(old, encoder, progress=progress)
+        with new:
             new.optimize()
             passages = new.count(everybody=True)
         with _generations(location, settings) as generations:
@@ -136,6 +123,32 @@ def reindex(
     finally:
         if current is None:
             old.close()
+
+
+def beside(old: Store, encoder: Encoder, *, progress: bool | Bar = False) -> tuple[Store, int, int]:
+    """The generation of ``encoder`` beside the current one, ``old``: open, brought up to it, and not made current.
+    Also how many passages were embedded for that, and how many were gone. Raises StoreError where ``old`` is written
+    to faster than this copies."""
+    with _generations(old.location, old.settings) as generations:
+        generations.make_current(old.corpus, old.fingerprint)  # said outright, before there is a second one
+    shared = None if old.tenant is None else "-"  # points are copied past the tenants, so any name will do
+    new = open_store(
+        old.location, old.corpus, encoder, tenant=shared, qdrant_settings=old.settings, generation=True
+    )  # fmt: skip
+    try:
+        embedded = dropped = 0
+        for _ in range(PASSES):
+            wrote, gone = _copy(old, new, encoder, progress), _drop_absent(old, new)
+            embedded, dropped = embedded + wrote, dropped + gone
+            if not wrote and not gone:
+                return new, embedded, dropped
+        raise StoreError(
+            f"corpus {old.corpus!r} changed during each of {PASSES} passes: stop what writes to it and run this again; "
+            "what is embedded is kept"
+        )
+    except BaseException:
+        new.close()
+        raise
 
 
 def roll_back(location: str | Path, corpus: str, settings: QdrantSettings | None = None) -> str:
@@ -152,9 +165,9 @@ def roll_back(location: str | Path, corpus: str, settings: QdrantSettings | None
         return previous
 
 
-def _copy(old: Store, new: Store, encoder: Encoder, progress: bool) -> int:
+def _copy(old: Store, new: Store, encoder: Encoder, progress: bool | Bar) -> int:
     wrote = 0
-    with tqdm(desc="reindex", unit=" passages", disable=not progress) as bar:
+    with shown(progress, "reindex", "passages") as bar:
         for page in old.pages():
             there = new.payloads([str(record.id) for record in page])
             fresh = [record for record in page if there.get(str(record.id)) != (record.payload or {})]

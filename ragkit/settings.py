@@ -95,6 +95,19 @@ class LlmSettings:
     api_key: SecretStr | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class AppSettings:
+    """Who may use ``ragkit app``, and what its visitors may cost."""
+
+    auth: SecretStr | None = None  # user:password, asked of every visitor
+    open: bool = False  # no login, although it listens beyond loopback: something in front of it asks
+    read_only: bool = False  # documents can be read and asked, not added, deleted or re-indexed
+    uploads: str = ""  # folder that keeps uploaded files; "" for `uploads` beside the store
+    upload_bytes: int = 20_000_000  # of one file
+    uploads_bytes: int = 500_000_000  # of all files that are kept
+    visitors: int = 64  # requests that may wait; beyond it they are told to come back
+
+
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="RAGKIT_",
@@ -115,6 +128,7 @@ class Settings(BaseSettings):
     qdrant: QdrantSettings = QdrantSettings()
     rerank: RerankSettings = RerankSettings()
     llm: LlmSettings = LlmSettings()
+    app: AppSettings = AppSettings()
     cache: Path = Path(platformdirs.user_cache_dir("ragkit"))  # the unpacked base weights of "mini"
     passage_tokens: int = 200  # longest passage, in the encoder's tokens
     parser: Literal["light", "docling"] = "light"  # of pdf, docx, pptx, html; docling needs the extra of that name
