@@ -1,0 +1,325 @@
+"""The corpus that the app has open: who searches it, what it holds, and how it changes while it is searched.
+
+It opens at the first question, and again after whatever kept it shut has gone: a model that was not there, a
+Qdrant that had stopped. What changes much runs in a child process (build.py), which parses and embeds while
+questions are answered here. A server is written to directly. A folder of the embedded engine belongs to this
+process, so the child works on a copy of it: the old one is closed and the new one opened between two searches,
+and what a crash leaves half done in that moment is put right at the next opening. One change at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from apps.remember import Remembering
+from ragkit.live import LiveRetriever
+from ragkit.owner import CorpusInUse
+from ragkit.rerank import load_reranker
+from ragkit.retrieve import Retriever
+from ragkit.settings import Settings
+from ragkit.store import CorpusNotFound, FingerprintMismatch, Store, StoreError, open_store
+from ragkit.types import Passage
+
+Trouble = Literal["empty", "model", "server", "owner", "mismatch", "store", "busy", "read_only"]
+
+
+class NotReady(RuntimeError):
+    """The corpus cannot be used now; ``trouble`` says which kind of help is needed."""
+
+    def __init__(self, trouble: Trouble, told: str) -> None:
+        super().__init__(told)
+        self.trouble: Trouble = trouble
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A document of the corpus."""
+
+    path: str
+    document: str
+    title: str
+    lang: str
+    passages: int
+    first: str  # id of its first passage
+    uploaded: bool  # came in through the app
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the corpus holds and where."""
+
+    corpus: str
+    location: str
+    model: str
+    fingerprint: str
+    passages: int
+    languages: dict[str, int]  # passages by language, most first
+    bytes: int | None  # on this machine's disk; None where a server keeps it
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Of a change under way: documents (ingestion) or passages (re-indexing) that are done."""
+
+    done: int
+    embedded: int = 0
+    report: dict[str, Any] | None = None  # of the last step
+
+
+class Library:
+    """``corpus`` at the place, and by the model, that ``settings`` name. Safe to share among threads."""
+
+    def __init__(self, settings: Settings, corpus: str) -> None:
+        self.settings = settings
+        self.corpus = corpus
+        self.location = settings.store
+        self.model = settings.model
+        self.served = self.location.startswith(("http://", "https://"))
+        self.root = Path(self.location).expanduser().resolve()
+        base = Path(settings.app.uploads) if settings.app.uploads else self._beside() / "uploads" / corpus
+        self.uploads = base.expanduser().resolve()
+        self._live: LiveRetriever | None = None
+        self._encoder: Remembering | None = None
+        self._opening = threading.Lock()
+        self._changing = threading.Lock()
+
+    def _beside(self) -> Path:
+        return Path(Settings.model_fields["store"].default).parent if self.served else self.root.parent
+
+    # ------------------------------------------------------------------ searching
+
+    @contextmanager
+    def lease(self) -> Iterator[Retriever]:
+        """The corpus, open while the block runs. Raises NotReady."""
+        live = self._live or self._opened()
+        with live.lease() as retriever:
+            yield retriever
+
+    def _opened(self) -> LiveRetriever:
+        with self._opening:
+            if self._live is None:
+                self._live = LiveRetriever(self._retriever(self.encoder()))
+            return self._live
+
+    def encoder(self) -> Remembering:
+        """Raises NotReady."""
+        if self._encoder is None:
+            self._encoder = Remembering(self._load(self.model))
+        return self._encoder
+
+    def _load(self, model: str) -> Any:
+        from ragkit.commands import encoder_of
+
+        try:
+            return encoder_of(model, self.settings)
+        except (OSError, ValueError, ImportError, RuntimeError) as error:
+            raise NotReady("model", f"the model {model!r} cannot be loaded: {error}") from error
+
+    def _retriever(self, encoder: Remembering, *, create: bool = False) -> Retriever:
+        if not self.served:
+            self._put_right()
+        wanted = self.settings.rerank
+        store = self._store(encoder, create=create)
+        return Retriever(store, encoder, reranker=load_reranker(wanted), rerank_depth=wanted.depth)
+
+    def _store(self, encoder: Remembering, *, create: bool) -> Store:
+        try:
+            return open_store(
+                self.location,
+                self.corpus,
+                encoder,
+                tenant=self.settings.tenant,
+                qdrant_settings=self.settings.qdrant,
+                create=create,
+            )
+        except CorpusNotFound as error:
+            raise NotReady("empty", str(error)) from error
+        except FingerprintMismatch as error:
+            raise NotReady("mismatch", str(error)) from error
+        except CorpusInUse as error:
+            raise NotReady("owner", str(error)) from error
+        except StoreError as error:
+            raise NotReady("server" if self.served else "store", str(error)) from error
+
+    # ------------------------------------------------------------------ reading
+
+    def status(self) -> Status:
+        with self.lease() as retriever:
+            store = retriever.store
+            return Status(
+                self.corpus,
+                self.location,
+                self.model,
+                store.fingerprint,
+                store.count(),
+                store.languages(),
+                None if self.served else sum(f.stat().st_size for f in self._folder(store).rglob("*") if f.is_file()),
+            )
+
+    def documents(self, text: str = "", most: int = 50) -> list[Entry]:
+        """The first ``most`` documents of the corpus in whose path, id or title ``text`` stands."""
+        with self.lease() as retriever:
+            return list(islice(self._entries(retriever.store, text.casefold()), most))
+
+    def _entries(self, store: Store, text: str) -> Iterator[Entry]:
+        seen: set[tuple[str, str]] = set()
+        for state in store.states():
+            key = (state.path, state.document)
+            if key in seen:
+                continue
+            seen.add(key)
+            first = next(iter(store.passages([state.id])), None)
+            if first is None or not any(text in part.casefold() for part in (*key, first.title)):
+                continue
+            uploaded = Path(state.path).is_relative_to(self.uploads)
+            yield Entry(*key, first.title, first.lang, state.document_passages, state.id, uploaded)
+
+    def around(self, passage: str, window: int = 40) -> tuple[Passage, list[Passage]]:
+        """A passage and its document's passages around it. Raises KeyError where it is not stored any more."""
+        with self.lease() as retriever:
+            found = retriever.store.passages([passage])
+            if not found:
+                raise KeyError(passage)
+            return found[0], retriever.store.neighbours(found[0], window)
+
+    # ------------------------------------------------------------------ changing
+
+    def remove(self, keys: Sequence[tuple[str, str]]) -> int:
+        """Remove these documents, each (path, document). An uploaded file goes whole, and all documents that came out
+        of it. How many passages went. Raises NotReady."""
+        with self._change(), self.lease() as retriever:
+            store = retriever.store
+            for path in {path for path, _ in keys if Path(path).is_relative_to(self.uploads)}:
+                Path(path).unlink(missing_ok=True)
+                keys = [*keys, *((state.path, state.document) for state in store.states(path))]
+            ids = [state.id for state in store.states_of(sorted(set(keys)))]
+            store.delete(ids)
+            return len(ids)
+
+    def ingest(self, paths: Sequence[Path]) -> Iterator[Step]:
+        """Bring the corpus up to date with ``paths``, in a child process. Closing the iterator stops it. Raises
+        NotReady."""
+        yield from self._build("ingest", self.model, paths)
+
+    def reindex(self, model: str) -> Iterator[Step]:
+        """Embed the corpus anew by ``model``, in a child process, and search by it from then on. Raises NotReady."""
+        yield from self._build("reindex", model, ())
+
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        if self.settings.app.read_only:
+            raise NotReady("read_only", "this app only reads (RAGKIT_APP_READ_ONLY)")
+        if not self._changing.acquire(blocking=False):
+            raise NotReady("busy", "another change of the corpus is under way")
+        try:
+            yield
+        finally:
+            self._changing.release()
+
+    def _build(self, what: str, model: str, paths: Sequence[Path]) -> Iterator[Step]:
+        with self._change():
+            place = Path(self.location) if self.served else self._copied()
+            command = [sys.executable, "-m", "apps.build", what, str(self.location if self.served else place)]
+            command += [self.corpus, model, *(str(path) for path in paths)]
+            last = Step(0)
+            try:
+                for last in _steps(command):
+                    if last.report is None:
+                        yield last
+                self._take_over(place, model)
+            finally:
+                if not self.served:
+                    shutil.rmtree(place, ignore_errors=True)
+            yield last
+
+    def _copied(self) -> Path:
+        """A folder beside the corpus that holds a copy of it; writers are kept out by the caller."""
+        place = self.root / f".building-{self.corpus}"
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        for folder in self.root.glob(f"{self.corpus}--*"):
+            if (folder / "collection.json").exists():
+                shutil.copytree(folder, place / folder.name, ignore=shutil.ignore_patterns("lock", "owner.json"))
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copy2(self.root / f"{self.corpus}.json", place)
+        return place
+
+    def _take_over(self, place: Path, model: str) -> None:
+        """Search what the child has made, by ``model``, from now on."""
+        encoder = self.encoder() if model == self.model else Remembering(self._load(model))
+
+        def exchange(old: Retriever | None) -> Retriever:
+            if old is not None:
+                old.store.close()
+            if not self.served:
+                self._exchange(place)
+            return self._retriever(encoder)
+
+        if self._live is None:
+            with self._opening:
+                self._live = LiveRetriever(exchange(None))
+        else:
+            self._live.replace(exchange, timeout=60)
+        self._encoder, self.model = encoder, model
+
+    def _exchange(self, place: Path) -> None:
+        old = self.root / f".old-{self.corpus}"
+        shutil.rmtree(old, ignore_errors=True)
+        old.mkdir()
+        for made in [*place.glob(f"{self.corpus}--*"), *place.glob(f"{self.corpus}.json")]:
+            present = self.root / made.name
+            if present.exists():
+                present.rename(old / made.name)
+            made.rename(present)
+        shutil.rmtree(old)
+
+    def _put_right(self) -> None:
+        """After a crash between two renames: what has no successor comes back."""
+        old = self.root / f".old-{self.corpus}"
+        for left in old.glob("*"):
+            if not (self.root / left.name).exists():
+                left.rename(self.root / left.name)
+        shutil.rmtree(old, ignore_errors=True)
+        if not self._changing.locked():
+            shutil.rmtree(self.root / f".building-{self.corpus}", ignore_errors=True)
+
+    def _folder(self, store: Store) -> Path:
+        return self.root / store.collection
+
+    def close(self) -> None:
+        if self._live is not None:
+            with self._live.lease() as retriever:
+                retriever.store.close()
+            self._live = None
+
+
+def _steps(command: Sequence[str]) -> Iterator[Step]:
+    """What the child says, a JSON object a line; it is killed where nobody listens any more."""
+    root = Path(__file__).parent.parent
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert child.stdout is not None and child.stderr is not None
+        for line in child.stdout:
+            said = json.loads(line)
+            if "error" in said:
+                raise NotReady("store", said["error"])
+            yield Step(**said)
+        if child.wait():
+            raise NotReady("store", f"the child process ended with {child.returncode}: {child.stderr.read()[-500:]}")
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
