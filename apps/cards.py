@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from apps.explain import Found, Moved, Reading
@@ -148,8 +149,6 @@ def answer(text: str, words: Words, *, whole: Answer | None = None, busy: bool =
 
 
 def _with_links(text: str, citations: Iterable[Citation], words: Words) -> list[Child]:
-    import re
-
     numbers = {c.number for c in citations}
     parts: list[Child] = []
     for n, part in enumerate(re.split(r"\[(\d+)\]", text)):
@@ -205,15 +204,25 @@ def documents(entries: Sequence[Entry], words: Words, *, more: bool, removable: 
             scope="row",
         )
         cells: list[Child] = [title, tag("td", words.name_of(entry.lang)), tag("td", words.number(entry.passages))]
-        cells.append(
-            tag("td", tag("button", words("documents.remove"), type="button", cls="rk-quiet",
-                          aria_label=words("documents.remove.one", value=entry.title or entry.document),
-                          data_rk_remove=entry.first, data_rk_ask=words("documents.sure", value=entry.title or entry.document)))
-        ) if removable else None  # fmt: skip
+        if removable:
+            cells.append(tag("td", _remove(entry, words)))
         rows.append(tag("tr", cells))
     table = tag("table", tag("thead", tag("tr", head)), tag("tbody", rows), cls="rk-table")
     note = tag("p", words("documents.more"), cls="rk-muted") if more else None
     return tag("div", table, note, cls="rk-scroll", tabindex=0, role="region", aria_label=words("documents.list"))
+
+
+def _remove(entry: Entry, words: Words) -> Html:
+    name = entry.title or entry.document
+    return tag(
+        "button",
+        words("documents.remove"),
+        type="button",
+        cls="rk-quiet",
+        aria_label=words("documents.remove.one", value=name),
+        data_rk_remove=entry.first,
+        data_rk_ask=words("documents.sure", value=name),
+    )
 
 
 def holdings(status: Status, words: Words) -> Html:

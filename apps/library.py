@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import shutil
 import subprocess
 import sys
@@ -23,13 +24,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from apps.explain import Found, search
 from apps.remember import Remembering
 from ragkit.live import LiveRetriever
 from ragkit.owner import CorpusInUse
+from ragkit.progress import Bar
+from ragkit.reindex import beside
 from ragkit.rerank import load_reranker
-from ragkit.retrieve import Retriever
+from ragkit.retrieve import Mode, Retriever
 from ragkit.settings import Settings
 from ragkit.store import CorpusNotFound, FingerprintMismatch, Store, StoreError, open_store
+from ragkit.task import Task
 from ragkit.types import Passage
 
 Trouble = Literal["empty", "model", "server", "owner", "mismatch", "store", "busy", "read_only"]
@@ -94,6 +99,9 @@ class Library:
         self._encoder: Remembering | None = None
         self._opening = threading.Lock()
         self._changing = threading.Lock()
+        self._comparing = threading.Lock()
+        self._rival: Retriever | None = None
+        self._rival_encoder: Remembering | None = None
 
     def _beside(self) -> Path:
         return Path(Settings.model_fields["store"].default).parent if self.served else self.root.parent
@@ -152,6 +160,51 @@ class Library:
             raise NotReady("owner", str(error)) from error
         except StoreError as error:
             raise NotReady("server" if self.served else "store", str(error)) from error
+
+    # ------------------------------------------------------------------ comparing
+
+    def rival(self, model: str) -> Iterator[Step]:
+        """Bring the generation of another embedder up to the corpus, beside the current one, so that
+        :meth:`search_by` can ask it. Raises NotReady."""
+        with self._comparing, self.lease() as retriever:
+            if self._rival is not None and not self._rival_behind(retriever.store):
+                return
+            steps: queue.SimpleQueue[Step | BaseException | None] = queue.SimpleQueue()
+
+            def work() -> None:
+                try:
+                    self._open_rival(model, retriever.store, _Reported(steps))
+                    steps.put(None)
+                except BaseException as error:
+                    steps.put(error)
+
+            threading.Thread(target=work, daemon=True).start()
+            while (step := steps.get()) is not None:
+                if isinstance(step, BaseException):
+                    raise step if isinstance(step, NotReady) else NotReady("store", str(step)) from step
+                yield step
+
+    def _rival_behind(self, store: Store) -> bool:
+        assert self._rival is not None
+        return self._rival.store.count() != store.count()
+
+    def _open_rival(self, model: str, store: Store, bar: Bar) -> None:
+        if self._rival is not None:
+            self._rival.store.close()
+            self._rival = None
+        encoder = self._rival_encoder or Remembering(self._load(model))
+        self._rival_encoder = encoder
+        opened, _, _ = beside(store, encoder, progress=bar)
+        mine = opened if self.settings.tenant is None else opened.for_tenant(self.settings.tenant)
+        self._rival = Retriever(mine, encoder)
+
+    def search_by(self, model: str, question: str, task: Task | None, mode: Mode, k: int = 10) -> Found:
+        """By the corpus's embedder, or by the rival of that name."""
+        with self.lease() as retriever:
+            asked = self._rival if model else retriever
+            if asked is None:
+                raise NotReady("model", f"no generation by {model!r} is open to compare with")
+            return search(asked, question, task=task, mode=mode, k=k)
 
     # ------------------------------------------------------------------ reading
 
@@ -299,10 +352,26 @@ class Library:
         return self.root / store.collection
 
     def close(self) -> None:
+        if self._rival is not None:
+            self._rival.store.close()
+            self._rival = None
         if self._live is not None:
             with self._live.lease() as retriever:
                 retriever.store.close()
             self._live = None
+
+
+class _Reported:
+    """A bar whose movements are put into a queue."""
+
+    def __init__(self, steps: queue.SimpleQueue[Any]) -> None:
+        self._steps, self._done = steps, 0
+
+    def update(self, n: int = 1) -> None:
+        self._done += n
+        self._steps.put(Step(self._done))
+
+    def set_postfix(self, **numbers: Any) -> None: ...
 
 
 def _steps(command: Sequence[str]) -> Iterator[Step]:

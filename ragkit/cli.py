@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -216,4 +217,6 @@ from ragkit import cli_operate  # noqa: E402, F401  (here, so that help lists it
 
 
 def main() -> None:
+    for command in entry_points(group="ragkit.commands"):  # of other packages: `ragkit app` is one
+        app.command(command.name)(command.load())
     app()

@@ -30,3 +30,4 @@ if __name__ == "__main__":
         os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
     t._arguments = arguments  # type: ignore[assignment]
     t.train(TrainConfig.read(Path(recipe)), Path(data), Path(out))
+    t.leave()

@@ -17,7 +17,20 @@ TRAINER = sorted((ROOT / "trainer").glob("*.py"))
 # Lower first: a module imports only from lines above its own.
 LAYERS = [
     {"limits"},
-    {"types", "task", "settings", "owner", "metrics", "pace", "endpoint", "markers", "client", "batching", "keys", "progress"},
+    {
+        "types",
+        "task",
+        "settings",
+        "owner",
+        "metrics",
+        "pace",
+        "endpoint",
+        "markers",
+        "client",
+        "batching",
+        "keys",
+        "progress",
+    },
     {"language", "sparse", "mini", "llm", "references", "dialects", "wire", "machine", "files", "markup"},
     {"split", "office", "nodes", "edge_models", "filters", "tenant", "rerank", "guard"},
     {"readers"},

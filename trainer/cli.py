@@ -76,9 +76,11 @@ def train(
 
             typer.echo(describe(config, data, out, devices=devices, flops=flops))
             return
+        from trainer.train import leave
         from trainer.train import train as run
 
         typer.echo(run(config, data, out, report_to=["tensorboard", "wandb"] if wandb else ["tensorboard"]))
+        leave()
     except (ValueError, OSError, MemoryError, FloatingPointError) as error:
         typer.echo(f"trainer train: {error}", err=True)
         raise typer.Exit(1) from error

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import transformers
 from transformers import TrainingArguments
 
@@ -77,6 +78,14 @@ def train(config: TrainConfig, data: Path, out: Path, *, report_to: Sequence[str
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     trainer.save_model(str(folder))
     return folder
+
+
+def leave() -> None:
+    """For a process that is about to end: not before the others are done, and with its threads and connections
+    closed. Who ends earlier resets the connection on which another still reads its last gather (gloo)."""
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 def _dtype(config: TrainConfig) -> torch.dtype:

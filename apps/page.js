@@ -1,0 +1,51 @@
+// Runs before anything else in the page: what the server knows of the visitor, and what no component does.
+(() => {
+  const facts = __FACTS__;
+  window.ragkitLanguage = facts.language;
+  // Gradio translates labels into navigator.language; the visitor may have chosen another.
+  Object.defineProperty(navigator, 'language', {get: () => facts.language});
+  Object.defineProperty(navigator, 'languages', {get: () => [facts.language]});
+
+  const root = document.documentElement;
+  const dress = () => {
+    if (root.dir !== facts.direction) root.dir = facts.direction;
+    for (const field of document.querySelectorAll('.rk-auto :is(input, textarea)')) field.dir = 'auto';
+    for (const place of document.querySelectorAll('[data-rk-say]')) {
+      const words = facts.said[place.dataset.rkSay];
+      if (place.textContent !== words) place.textContent = words;
+    }
+    const select = document.querySelector('#rk-language');
+    if (select && !select.dataset.rkSet) { select.value = facts.language; select.dataset.rkSet = '1'; }
+  };
+  const remembered = localStorage.getItem('ragkit-dark');
+  document.addEventListener('DOMContentLoaded', () => {
+    new MutationObserver(dress).observe(document.body, {childList: true, subtree: true});
+    dress();
+  });
+  window.addEventListener('load', () => {
+    if (remembered !== null) document.body.classList.toggle('dark', remembered === '1');
+  });
+
+  document.addEventListener('change', event => {
+    if (event.target.id !== 'rk-language') return;
+    const address = new URL(location.href);
+    address.searchParams.set('lang', event.target.value);
+    location.assign(address);
+  });
+  document.addEventListener('click', event => {
+    if (event.target.closest('#rk-dark')) {
+      const dark = document.body.classList.toggle('dark');
+      localStorage.setItem('ragkit-dark', dark ? '1' : '0');
+    }
+    const cited = event.target.closest('[data-rk-source]');
+    if (!cited) return;
+    event.preventDefault();
+    const source = document.getElementById('rk-source-' + cited.dataset.rkSource);
+    if (!source) return;
+    for (const other of document.querySelectorAll('.rk-shown')) other.classList.remove('rk-shown');
+    source.classList.add('rk-shown');
+    source.tabIndex = -1;
+    source.focus({preventScroll: true});
+    source.scrollIntoView({block: 'center', behavior: 'smooth'});
+  });
+})();

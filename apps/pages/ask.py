@@ -1,0 +1,88 @@
+"""Ask: an answer as it is written, each statement leading to the passage that backs it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import gradio as gr
+
+from apps import cards, explain
+from apps.desk import Desk, question_of, telling
+from apps.markup import Html
+from apps.words import Words
+from ragkit.answer import extractive_answer
+from ragkit.endpoint import Endpoint
+from ragkit.task import TASKS
+from ragkit.types import Answer, Hit
+
+TASK = TASKS["question-answering"]
+READ = 8  # passages
+
+
+def build(desk: Desk) -> None:
+    t = desk.t
+    with gr.Row(elem_classes="rk-ask"):
+        question = gr.Textbox(
+            label=t("search.question"), placeholder=t("ask.placeholder"), lines=1, max_lines=4, scale=5,
+            elem_id="rk-ask-question", elem_classes="rk-auto",
+        )  # fmt: skip
+        go = gr.Button(t("ask.go"), variant="primary", scale=0, min_width=120, elem_id="rk-ask-go")
+        stop = gr.Button(t("stop"), scale=0, min_width=90, elem_id="rk-ask-stop")
+    examples = gr.Examples([[text] for text in desk.examples], [question], label=t("search.examples"))
+    with gr.Row(elem_classes="rk-sides"):
+        said = gr.HTML(apply_default_css=False, elem_classes="rk-page", elem_id="rk-ask-answer")
+        sources = desk.results(elem_id="rk-ask-sources")
+
+    async def run(asked: str, language: str) -> AsyncIterator[tuple[Html, Html]]:
+        words, told = Words(language), list[Html]()
+        with telling(words, told):
+            async for text, answer, hits in answered(desk, question_of(asked)):
+                citations = answer.citations if answer else ()
+                body = cards.answer(text, words, whole=answer, busy=answer is None)
+                yield body, cards.sources(answer.hits if answer else hits, citations, words)
+        if told:
+            yield told[0], Html("")
+
+    events = [
+        trigger(
+            run, [question, desk.language], [said, sources],
+            api_visibility="private", concurrency_limit=4, concurrency_id="ask", show_progress="minimal",
+        )
+        for trigger in (go.click, question.submit, examples.load_input_event.then)
+    ]  # fmt: skip
+    stop.click(None, cancels=events, api_visibility="private")
+
+
+async def answered(desk: Desk, question: str) -> AsyncIterator[tuple[str, Answer | None, list[Hit]]]:
+    """The text so far, the answer once it is whole, and the hits that it is made from. Raises NotReady, ValueError."""
+    import asyncio
+
+    with desk.library.lease() as retriever:
+        found = await asyncio.to_thread(explain.search, retriever, question, task=TASK, k=READ)
+        hits, encoder = found.hits, retriever.encoder
+        yield "", None, hits
+        llm = desk.settings.llm
+        if not llm.model:
+            threshold = float(getattr(encoder, "answer_threshold", 0.0))
+            answer = await asyncio.to_thread(extractive_answer, question, hits, encoder, TASK, threshold=threshold)
+            yield answer.text or "", answer, hits
+            return
+        try:
+            from ragkit.grounded import stream_answer
+            from ragkit.llm import Chat, ChatError
+        except ImportError as error:
+            raise ValueError(f"{error}: pip install 'ragkit[llm]' to have a model word answers") from error
+        endpoint = Endpoint(
+            llm.model, base_url=llm.url, api_key_env="RAGKIT_LLM_API_KEY", temperature=0.0, max_tokens=1024
+        )
+        text = ""
+        try:
+            async with Chat(endpoint, key=llm.api_key) as chat:
+                async for piece in stream_answer(question, hits, chat, encoder):
+                    if isinstance(piece, Answer):
+                        yield piece.text or "", piece, hits
+                    else:
+                        text += piece
+                        yield text, None, hits
+        except ChatError as error:
+            raise ValueError(str(error)) from error

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import SCRIPTS
+
+from apps.uploads import brought_in, refusal, safe_name
+
+MOST = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("notes.md", "notes.md"),
+        ("../../etc/passwd.txt", "passwd.txt"),
+        ("C:\\Users\\ana\\plan.txt", "plan.txt"),
+        ("/abs/x.txt", "x.txt"),
+        (".hidden", ""),
+        ("..", ""),
+        ("", ""),
+        ("a\nb\x00c\u202egnp.txt", "abcgnp.txt"),
+        ("  spaces .txt ", "spaces .txt"),
+    ],
+)
+def test_names_are_made_safe(name: str, kept: str):
+    assert safe_name(name) == kept
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_names_of_every_script_stay(script: str):
+    name = f"{SCRIPTS[script].rstrip('?？؟')}.txt".replace("/", "")
+    kept = safe_name(name)
+    assert kept.endswith(".txt") and len(kept) > 5
+
+
+def test_a_long_name_is_cut_between_characters():
+    kept = safe_name("图" * 300 + ".pdf")
+    assert kept.endswith("图.pdf") and len(kept.encode()) <= 200
+
+
+def made(folder: Path, name: str, content: bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+def test_first_bytes_must_be_what_the_suffix_says(tmp_path: Path):
+    docx = tmp_path / "d"
+    with zipfile.ZipFile(docx, "w") as archive:
+        archive.writestr("word/document.xml", "<x/>")
+    cases = [
+        (made(tmp_path, "a", b"%PDF-1.7 ..."), "a.pdf", ""),
+        (made(tmp_path, "b", b"MZ\x90\x00 program"), "b.pdf", "upload.not_its_type"),
+        (docx, "d.docx", ""),
+        (docx, "d.epub", "upload.not_its_type"),
+        (made(tmp_path, "e", b"PK\x03\x04 broken"), "e.pptx", "upload.not_its_type"),
+        (made(tmp_path, "f", "ቤተ መጻሕፍት".encode()), "f.txt", ""),
+        (made(tmp_path, "g", "كتاب".encode("utf-16")), "g.md", ""),
+        (made(tmp_path, "h", b"\x7fELF\x00\x01"), "h.txt", "upload.not_its_type"),
+        (made(tmp_path, "i", b""), "i.txt", "upload.no_bytes"),
+        (made(tmp_path, "j", b"x" * 2_000_000), "j.txt", "upload.too_large"),
+        (made(tmp_path, "k", b"x"), "k.exe", "upload.bad_type"),
+        (made(tmp_path, "l", b"x"), "...", "upload.bad_name"),
+        (tmp_path, "folder.txt", "upload.no_file"),
+    ]
+    for path, name, expected in cases:
+        found = refusal(path, name, MOST)
+        assert (found.reason if found else "") == expected, name
+
+
+def test_what_could_not_be_read_goes_and_its_version_before_comes_back(tmp_path: Path):
+    folder = tmp_path / "kept"
+    old, new, other = made(tmp_path, "1", b"old"), made(tmp_path, "2", b"new"), made(tmp_path, "3", b"other")
+    with brought_in([(old, "a.txt")], folder, MOST, MOST):
+        assert (folder / "a.txt").read_bytes() == b"old"
+    with brought_in([(new, "a.txt"), (other, "b.txt")], folder, MOST, MOST) as arrival:
+        assert (folder / "a.txt").read_bytes() == b"new"
+        arrival.unreadable("a.txt")
+    assert (folder / "a.txt").read_bytes() == b"old"
+    assert (folder / "b.txt").read_bytes() == b"other"
+    with pytest.raises(RuntimeError), brought_in([(new, "a.txt"), (new, "c.txt")], folder, MOST, MOST):
+        raise RuntimeError("the child died")
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == {"a.txt": b"old", "b.txt": b"other"}
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_the_room_is_shared_by_all(tmp_path: Path):
+    folder = tmp_path / "kept"
+    files = [(made(tmp_path, str(n), b"x" * 400), f"{n}.txt") for n in range(3)]
+    with brought_in(files, folder, MOST, 1000) as arrival:
+        pass
+    assert arrival.taken == ["0.txt", "1.txt"]
+    assert [(r.name, r.reason) for r in arrival.refused] == [("2.txt", "upload.no_room")]
