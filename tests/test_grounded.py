@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chat_server import ChatServer
 from conftest import SCRIPTS, HashEncoder
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,42 +33,10 @@ HITS = [
 ]
 
 
-class Model:
-    """A chat server on loopback that streams what it is told to, and keeps what it was asked."""
-
+class Model(ChatServer):
     def __init__(self) -> None:
-        self.pieces: list[str] = []
-        self.finish: str | None = "stop"
-        self.status = 200
-        self.seen: list[dict[str, Any]] = []
-        model = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                model.seen.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-                self.send_response(model.status)
-                self.send_header("content-type", "text/event-stream" if model.status == 200 else "application/json")
-                self.end_headers()
-                if model.status != 200:
-                    self.wfile.write(json.dumps({"error": {"message": "no"}}).encode())
-                    return
-                for n, piece in enumerate([*model.pieces, ""]):
-                    last = n == len(model.pieces)
-                    if last and model.finish is None:
-                        return
-                    choice = {"index": 0, "delta": {"content": piece}, "finish_reason": model.finish if last else None}
-                    chunk = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "m"}
-                    self.wfile.write(f"data: {json.dumps(chunk | {'choices': [choice]})}\n\n".encode())
-                self.wfile.write(b"data: [DONE]\n\n")
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.endpoint = Endpoint(
-            "m", base_url=f"http://127.0.0.1:{self.server.server_port}/v1", api_key_env="", temperature=0.0, retries=0
-        )
+        super().__init__()
+        self.endpoint = Endpoint("m", base_url=self.url, api_key_env="", temperature=0.0, retries=0)
 
     def ask(self, question: str, hits: list[Hit], encoder: HashEncoder, *pieces: str) -> tuple[list[str], Answer]:
         self.pieces = list(pieces)
@@ -87,7 +54,7 @@ class Model:
 def model() -> Iterator[Model]:
     model = Model()
     yield model
-    model.server.shutdown()
+    model.close()
 
 
 @pytest.fixture(autouse=True)
