@@ -298,7 +298,7 @@ def project(embeddings: np.ndarray) -> np.ndarray:
 
     start = flat / flat[:, 0].std() * 1e-4
     with threadpool_limits(1):  # the sums of several threads differ in their last bits, and then the map
-        tsne = TSNE(init=start, perplexity=min(30, (total - 1) / 3), random_state=SEED)
+        tsne = TSNE(init=start, perplexity=min(30, (total - 1) / 3), max_iter=500, random_state=SEED)
         return np.asarray(tsne.fit_transform(components), dtype=np.float64)
 
 
