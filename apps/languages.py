@@ -3,9 +3,8 @@ instead?
 
 Judged questions (evaluate.read_questions) are embedded once and asked in every mode; from the passages found,
 :func:`matrix` makes quality by language of question and of answer, and :func:`top_k_bias` which languages are found
-more often than they would be by lot. A sample of the stored embeddings becomes a map (:func:`project`,
-:func:`topics`), and :func:`neighbour_bias` says in one number what the map shows. Numbers in, numbers out: charts.py
-draws them, the page words them.
+more often than they would be by lot. :func:`neighbour_bias` says in one number what a map of the corpus (maps.py)
+shows. Numbers in, numbers out: charts.py draws them, the page words them.
 
 Where each language of a corpus has its own subject, as in the demo's, passages of one language lie together
 whatever the embedder thinks of languages: there ``neighbour_bias`` of the passages cannot tell the two apart. That of
@@ -19,26 +18,25 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from ragkit import metrics
-from ragkit.encoder import Encoder
 from ragkit.evaluate import Questions, read_questions
-from ragkit.retrieve import Mode, Retriever
 from ragkit.task import Task
-from ragkit.types import Passage
+
+if TYPE_CHECKING:
+    from ragkit.encoder import Encoder
+    from ragkit.retrieve import Mode, Retriever
 
 __all__ = [
-    "Bias", "Cell", "Found", "Matrix", "Share", "Topic", "answer_languages", "ask_all",
-    "embed_questions", "matrix", "neighbour_bias", "project", "read_questions", "top_k_bias", "topics",
+    "Bias", "Cell", "Found", "Matrix", "Share", "answer_languages", "ask_all",
+    "embed_questions", "matrix", "neighbour_bias", "read_questions", "top_k_bias",
 ]  # fmt: skip
 
-SAMPLE = 1000  # passages on a map: more overlap in the drawing
 SCORES = ("recall@10", "ndcg@10")
 EACH = 5  # passages asked for a document wanted, since a document may have several among the best
-SEED = 0
 
 _Place = TypeVar("_Place", bound=Hashable)
 Told = Callable[[int, int], None]  # questions done, questions in all
@@ -93,16 +91,6 @@ class Bias:
     questions: int
     languages: tuple[Share, ...]  # of the corpus, the most favoured first
     own: Share | None  # None where every question has an answer in its own language
-
-
-@dataclass(frozen=True, slots=True)
-class Topic:
-    """Passages that lie together, named by the one in their middle."""
-
-    title: str
-    lang: str  # of the title
-    passages: int
-    languages: Mapping[str, int]  # passages of each, most first: one language or many
 
 
 # ---------------------------------------------------------------------- asking
@@ -271,58 +259,3 @@ def neighbour_bias(embeddings: np.ndarray, labels: Sequence[str], k: int = 10) -
     _, codes, counts = np.unique(np.asarray(labels), return_inverse=True, return_counts=True)
     found = float((codes[nearest] == codes[:, None]).mean())
     return Share("", found, float((counts[codes] - 1).mean() / (total - 1)))
-
-
-# ---------------------------------------------------------------------- map
-
-
-def project(embeddings: np.ndarray) -> np.ndarray:
-    """Places (N, 2) on a map for unit rows (N, D): near where their cosine is high, by t-SNE (van der Maaten & Hinton,
-    2008) over the first 50 principal components. Distances of unit rows order as cosines do, and a fixed start makes
-    the same map again on the same machine. Groups mean something, distances between groups do not. Below ten rows:
-    the first two components.
-    """
-    rows = np.asarray(embeddings, dtype=np.float64)
-    total = len(rows)
-    if total < 2:
-        return np.zeros((total, 2))
-    left, scale, right = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)
-    signs = np.sign(right[np.arange(len(right)), np.abs(right).argmax(axis=1)])  # SVD leaves them open
-    components = (left * scale * signs)[:, :50]  # (N, up to 50)
-    flat = np.zeros((total, 2))
-    flat[:, : min(2, components.shape[1])] = components[:, :2]
-    if total < 10 or not scale[0] > 1e-9:  # too few to speak of neighbours, or all the same
-        return flat
-    from sklearn.manifold import TSNE
-    from threadpoolctl import threadpool_limits
-
-    start = flat / flat[:, 0].std() * 1e-4
-    with threadpool_limits(1):  # the sums of several threads differ in their last bits, and then the map
-        tsne = TSNE(init=start, perplexity=min(30, (total - 1) / 3), max_iter=500, random_state=SEED)
-        return np.asarray(tsne.fit_transform(components), dtype=np.float64)
-
-
-def topics(passages: Sequence[Passage], embeddings: np.ndarray, most: int = 12) -> tuple[np.ndarray, tuple[Topic, ...]]:
-    """``most`` groups of passages by k-means over their embeddings (N, D); largest first. Returns which each passage is
-    in (N,), and the groups, each with the title (or first words) of the passage nearest to its middle.
-
-    They are groups of the embedder's making: where it sorts by language, so do they, and ``Topic.languages`` shows it.
-    """
-    if not passages:
-        return np.empty(0, dtype=int), ()
-    from sklearn.cluster import KMeans
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1):
-        count = min(most, len(np.unique(embeddings, axis=0)))
-        means = KMeans(count, n_init=4, random_state=SEED).fit(embeddings)
-    given = means.labels_
-    order = sorted(range(count), key=lambda c: (-int((given == c).sum()), c))
-    found: list[Topic] = []
-    for cluster in order:
-        members = np.flatnonzero(given == cluster)
-        middle = means.cluster_centers_[cluster]
-        named = passages[members[np.argmax(embeddings[members] @ middle)]]
-        spoken = Counter(passages[m].lang for m in members)
-        found.append(Topic(named.title or named.text[:60], named.lang, len(members), dict(spoken.most_common())))
-    return np.argsort(order)[given], tuple(found)

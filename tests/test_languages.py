@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import SCRIPTS, HashEncoder, opened
 
-from apps import languages
+from apps import languages, maps
 from apps.languages import Found, Share
 from ragkit.evaluate import Questions
 from ragkit.retrieve import Retriever
@@ -163,19 +163,19 @@ def clouds(groups: int, each: int, dimension: int = 64) -> np.ndarray:
 def test_a_map_keeps_neighbours_and_is_the_same_again() -> None:
     rows = clouds(10, 25)
     before = time.process_time()
-    places = languages.project(rows)
+    places = maps.project(rows)
     assert time.process_time() - before < 20  # about 1 s alone; a limit against another order of growth
     assert places.shape == (250, 2) and np.isfinite(places).all()
     distances = np.linalg.norm(places[:, None] - places[None], axis=2)
     nearest = np.argsort(distances, axis=1)[:, 1:11]
     assert (nearest // 25 == np.arange(250)[:, None] // 25).mean() > 0.98
-    np.testing.assert_array_equal(places, languages.project(rows))
+    np.testing.assert_array_equal(places, maps.project(rows))
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 9, 10, 12])
 def test_a_small_or_flat_corpus_has_a_map_too(n: int) -> None:
-    assert np.isfinite(languages.project(clouds(3, 4)[:n])).all()
-    same = languages.project(np.repeat(clouds(1, 1), n, axis=0))
+    assert np.isfinite(maps.project(clouds(3, 4)[:n])).all()
+    same = maps.project(np.repeat(clouds(1, 1), n, axis=0))
     assert same.shape == (n, 2) and np.isfinite(same).all()
 
 
@@ -192,14 +192,14 @@ def test_topics_are_named_by_the_passage_in_their_middle() -> None:
         passage(3, "th", ""),
         passage(4, "th", ""),
     ]
-    labels, topics = languages.topics(passages, rows, most=2)
+    labels, topics = maps.topics(passages, rows, most=2)
     assert labels.tolist() == [0, 0, 0, 1, 1]
     assert [(t.title, t.lang, t.passages, t.languages) for t in topics] == [
         ("وسط", "ar", 3, {"en": 2, "ar": 1}),
         ("the first words", "th", 2, {"th": 2}),
     ]
-    assert languages.topics([], rows[:0])[1] == ()
-    assert len(languages.topics(passages[:2], rows[[0, 0]], most=12)[1]) == 1  # twice the same: one topic
+    assert maps.topics([], rows[:0])[1] == ()
+    assert len(maps.topics(passages[:2], rows[[0, 0]], most=12)[1]) == 1  # twice the same: one topic
 
 
 # ---------------------------------------------------------------------- the demo
@@ -227,7 +227,7 @@ def test_the_demo_says_what_its_page_shows(tmp_path: Path) -> None:
             bias = languages.top_k_bias(asked, run, store.languages(), answers)
             print(mode, found.total, bias.own, bias.own and bias.own.ratio, [(s.name, s.ratio) for s in bias.languages])
             assert not found.missing and all(asked != answered for asked, answered in found.cells)
-        passages, rows = store.sample(languages.SAMPLE)
+        passages, rows = store.sample(maps.SAMPLE)
         assert len(passages) == store.count()
         for labels, vectors in (
             ([p.lang for p in passages], rows),
