@@ -160,14 +160,10 @@ def scatter(dots: Sequence[Dot], groups: Sequence[Group], words: MapWords) -> st
         middle = (median(x for x, _ in theirs), median(y for _, y in theirs))
         x, y = min(theirs, key=lambda place: math.dist(place, middle))  # on a dot, however the group is torn
         labels += f'<text x="{x:.1f}" y="{y - 9:.1f}">{escape(known[key].short)}</text>'
-    legend = "".join(
-        f"<li>{_swatch(look[key])}{_bdi(known[key].name, known[key].lang)} <small>{escape(words.count(sizes[key]))}"
-        "</small></li>"
-        for key in look
-    )
+    legend = "".join(_line(look[key], known[key], words.count(sizes[key])) for key in look)
     rest = sum(n for key, n in sizes.items() if key not in look)
     if rest:
-        legend += f"<li>{_swatch(None)}{_bdi(words.rest)} <small>{escape(words.count(rest))}</small></li>"
+        legend += _line(None, Group("", words.rest, words.rest), words.count(rest))
     return (
         f'<figure class="rk-chart rk-map"><figcaption>{escape(words.title)}</figcaption>'
         f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img"><title>{escape(words.title)}</title>'
@@ -201,8 +197,13 @@ def _shape(number: int | None) -> str:
     return SHAPES[0 if number is None else number % len(SHAPES)]
 
 
-def _swatch(number: int | None) -> str:
-    return f'<svg viewBox="-8 -8 16 16" aria-hidden="true" class="{_hue(number)}"><path d="{_shape(number)}"/></svg>'
+def _line(number: int | None, group: Group, count: str) -> str:
+    """Of the legend: the look, the label among the dots where it is another than the name, the name, how many."""
+    label = f"<b>{_bdi(group.short)}</b> " if group.short != group.name else ""
+    return (
+        f'<li><svg viewBox="-8 -8 16 16" aria-hidden="true" class="{_hue(number)}"><path d="{_shape(number)}"/></svg>'
+        f"<span>{label}{_bdi(group.name, group.lang)} <small>{escape(count)}</small></span></li>"
+    )
 
 
 # ---------------------------------------------------------------------- bars

@@ -211,7 +211,8 @@ def test_the_demo_says_what_its_page_shows(tmp_path: Path) -> None:
     from ragkit.store import open_store
 
     folder = ROOT / "apps" / "corpus" / "mul"
-    command = [sys.executable, "-m", "ragkit.cli", "ingest", str(folder / "corpus.jsonl"), "--corpus", "selvara"]
+    program = "from ragkit.cli import main; main()"
+    command = [sys.executable, "-c", program, "ingest", str(folder / "corpus.jsonl"), "--corpus", "selvara"]
     subprocess.run(command, check=True, cwd=ROOT, env=os.environ | {"RAGKIT_STORE": str(tmp_path)})
     encoder = LocalEncoder.load("mini")
     asked = languages.read_questions(folder)
