@@ -37,7 +37,7 @@ from ragkit.qdrant import DENSE, PAGE, SPARSE, UPSERT
 from ragkit.settings import QdrantSettings
 from ragkit.sparse import SCHEME, SparseVector, sparse_passage, well_formed
 from ragkit.tenant import TenantClient
-from ragkit.types import Hit, Passage, Where, moment
+from ragkit.types import UNDETERMINED, Hit, Passage, Where, moment
 
 if TYPE_CHECKING:
     from llama_index.vector_stores.qdrant import QdrantVectorStore
@@ -344,6 +344,39 @@ class Store:
             ).hits
             stored |= {str(hit.value) for hit in hits}
         return stored
+
+    def document_languages(self, ids: Sequence[str]) -> dict[str, str]:
+        """Of those of these ``Passage.document`` that are stored, the language of their first passage."""
+        found: dict[str, str] = {}
+        for start in range(0, len(ids), PAGE):
+            wanted = models.MatchAny(any=list(ids[start : start + PAGE]))
+            first: list[Any] = [
+                models.FieldCondition(key="document", match=wanted),
+                filters.value_is("ordinal", 0),
+            ]
+            for records in _pages(self._client, self.collection, PAGE, ["document", "lang"], models.Filter(must=first)):
+                told = [record.payload or {} for record in records]
+                found |= {payload["document"]: payload.get("lang") or UNDETERMINED for payload in told}
+        return found
+
+    def sample(self, n: int) -> tuple[list[Passage], np.ndarray]:
+        """``n`` passages, or all if there are fewer, and their stored embeddings (n, D): the first by id. Ids are
+        hashes, so these are as good as drawn by lot, and the same ones at every call. Reads no more than it returns."""
+        passages: list[Passage] = []
+        rows: list[Any] = []
+        offset = None
+        while len(rows) < n:
+            records, offset = self._client.scroll(
+                self.collection, limit=min(UPSERT, n - len(rows)), offset=offset, with_payload=True,
+                with_vectors=[DENSE],
+            )  # fmt: skip
+            for record in records:
+                if isinstance(record.vector, dict) and DENSE in record.vector:  # what LlamaIndex added may have none
+                    passages.append(nodes.from_payload(str(record.id), record.payload))
+                    rows.append(record.vector[DENSE])
+            if offset is None:
+                break
+        return passages, np.array(rows, dtype=np.float32).reshape(len(rows), self.dimension)
 
     def pages(self) -> Iterator[list[models.Record]]:
         """All points as they are stored, payloads whole, vectors left out: everybody's where tenants share them."""

@@ -112,6 +112,13 @@ def test_the_trainer_needs_no_server_and_no_app(path: Path):
     assert not uses(path, "apps")
 
 
+def test_the_app_s_numbers_and_drawings_know_no_page():
+    charts, *numbers = (ROOT / "apps" / f"{name}.py" for name in ("charts", "languages", "maps"))
+    assert not {name for name in imports(charts) if name.partition(".")[0] not in sys.stdlib_module_names}
+    for path in numbers:
+        assert not any(uses(path, package) for package in ("apps", "trainer", "gradio", "torch"))
+
+
 def test_the_command_lines_start_light():
     for path in (
         *(ROOT / "ragkit" / f"{name}.py" for name in ("cli", "cli_operate", "commands")),

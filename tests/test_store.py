@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import HashEncoder, opened
+from qdrant_client import models
 
 from ragkit.sparse import sparse_query
 from ragkit.store import CorpusInUse, CorpusNotFound, FingerprintMismatch, Store, StoreError, open_store
@@ -62,6 +63,33 @@ def embed(encoder: HashEncoder, text: str) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------- passages
+
+
+def test_a_sample_is_the_first_by_id_with_the_embeddings_that_were_stored(
+    store: Store, encoder: HashEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ragkit.store.UPSERT", 4)  # several pages
+    ordered = sorted(PASSAGES, key=lambda p: p.id)
+    for n in (0, 1, 4, 6, len(PASSAGES), 1000):
+        passages, embeddings = store.sample(n)
+        assert passages == ordered[:n]
+        assert embeddings.shape == (len(ordered[:n]), encoder.dimension) and embeddings.dtype == np.float32
+        np.testing.assert_allclose(embeddings, encoder.encode_passages([p.text for p in ordered[:n]]), atol=1e-6)
+
+
+def test_a_sample_leaves_out_what_llamaindex_added_without_an_embedding_of_ours(store: Store) -> None:
+    bare = models.PointStruct(id=str(uuid.UUID(int=1)), vector={}, payload={})  # the first of all ids
+    store._client.upsert(store.collection, points=[bare])
+    assert len(store.sample(3)[0]) == 3 and store.sample(1000)[1].shape == (len(PASSAGES), store.dimension)
+
+
+def test_a_document_s_language_is_that_of_its_first_passage(empty: Store, encoder: HashEncoder) -> None:
+    first = passage(0, "Ratiba ya feri", "sw")
+    second = dataclasses.replace(passage(1, "ferry timetable", "en"), document=first.document)
+    other = dataclasses.replace(passage(0, "渡轮", "zh-Hant"), document="渡")
+    empty.upsert([second, first, other], encoder.encode_passages(["a", "b", "c"]))
+    assert empty.document_languages([first.document, "渡", "elsewhere"]) == {first.document: "sw", "渡": "zh-Hant"}
+    assert empty.document_languages([]) == {}
 
 
 def test_passages_come_back_as_they_were(store: Store) -> None:

@@ -72,6 +72,8 @@ def test_every_way_of_asking_finds_ones_own(shared: Store, encoder: HashEncoder)
         everyone = [i for ids in IDS.values() for i in ids]
         assert {p.id for p in store.passages(everyone)} == IDS[tenant]
         assert store.documents(["doc"]) == {"doc"}
+        assert store.document_languages(["doc"]) == {"doc": "en"}
+        assert {p.id for p in store.sample(50)[0]} == IDS[tenant] and len(store.sample(3)[1]) == 3
         hits = Retriever(store, encoder).search("the ferry leaves", k=1)
         assert set(expand(store, hits, 4)[0].passage.text.split("\n")) == {p.text for p in OWN[tenant]}
 
