@@ -25,6 +25,7 @@ from starlette.middleware.base import RequestResponseEndpoint
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from apps import api
+from apps.charts import STYLE
 from apps.desk import Desk
 from apps.library import Library
 from apps.pages import ask, compare, documents, languages, search
@@ -185,7 +186,7 @@ def create(
         server_name=host,
         auth=auth,
         theme=theme(),
-        css=(HERE / "style.css").read_text("utf-8"),
+        css=(HERE / "style.css").read_text("utf-8") + STYLE,
         i18n=i18n,
         footer_links=[],
         run_history=False,

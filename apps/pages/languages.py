@@ -16,7 +16,7 @@ import gradio as gr
 
 from apps import cards
 from apps import languages as numbers
-from apps.charts import STYLE, BarWords, Dot, Group, HeatWords, MapWords, bars, heatmap, scatter
+from apps.charts import BarWords, Dot, Group, HeatWords, MapWords, bars, heatmap, scatter
 from apps.desk import MODES, Desk, telling
 from apps.library import NotReady
 from apps.maps import SAMPLE, Topic, project, topics
@@ -45,7 +45,6 @@ class Survey:
     places: Any  # (N, 2)
     topic_of: Any  # (N,)
     topics: Sequence[Topic]
-    neighbours: numbers.Share
 
 
 def build(desk: Desk) -> None:
@@ -134,7 +133,6 @@ def survey(retriever: Retriever, questions: Questions, state: tuple[str, int]) -
         places=project(embeddings),
         topic_of=topic_of,
         topics=named,
-        neighbours=numbers.neighbour_bias(embeddings, [p.lang for p in passages], K),
     )
 
 
@@ -174,15 +172,12 @@ def drawn(of: Survey, score: str, mode: str, by: str, words: Words) -> Html:
             percent=words.share,
         ),
     )
-    near = of.neighbours
-    verdict = words(
-        "languages.neighbours",
-        k=K,
-        found=words.share(near.found),
-        expected=words.share(near.expected),
-        ratio=words.number(near.ratio, 1),
-    )
-    parts = [tag("style", Html(STYLE)), Html(heat), Html(barred), Html(_map(of, by, words)), tag("p", verdict)]
+    verdict = None
+    if bias.own is not None:
+        own = bias.own
+        found, expected = words.share(own.found), words.share(own.expected)
+        verdict = words("languages.own", found=found, expected=expected, ratio=words.number(own.ratio, 1))
+    parts = [Html(heat), tag("p", verdict, cls="rk-verdict"), Html(barred), Html(_map(of, by, words))]
     return tag("div", parts, cls="rk-survey")
 
 
