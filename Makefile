@@ -1,9 +1,10 @@
-# demo and test build the environment first. There is no web app yet: APP=0, which will stop before it, changes nothing.
+# demo and test build the environment first. APP=0 stops the demo before the web app, PORT is the app's.
 VENV ?= .venv
 BIN := $(VENV)/bin
+PORT ?= 7860
 export RAGKIT_STORE ?= .ragkit/store
 
-.PHONY: demo test prove check bench clean
+.PHONY: demo app screenshots test prove check bench clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	python3 -m venv $(VENV)
@@ -14,6 +15,15 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: $(VENV)/.installed
 	$(BIN)/ragkit ingest apps/corpus/mul/corpus.jsonl --corpus selvara
 	$(BIN)/python -m apps.tour
+ifneq ($(APP),0)
+	$(BIN)/ragkit app --corpus selvara --port $(PORT)
+endif
+
+app: $(VENV)/.installed
+	$(BIN)/ragkit app --corpus selvara --port $(PORT)
+
+screenshots: $(VENV)/.installed  # after make demo; needs chromium
+	$(BIN)/python -m apps.screenshots
 
 test: $(VENV)/.installed  # three at a time, since many wait for processes of their own
 	$(BIN)/python -m pytest -n 3 --dist loadfile

@@ -22,7 +22,9 @@ def results(found: Found, words: Words, marked: Mapping[str, Span]) -> Html:
     cards = [
         card(hit, words, ranks=found.ranks.get(hit.passage.id), mark=marked.get(hit.passage.id)) for hit in found.hits
     ]
-    return tag("section", costs(found, words), tag("ol", cards, cls="rk-hits"), aria_label=words("search.results"))
+    title = words("search.results")
+    heading = tag("h2", title, cls="rk-unseen")
+    return tag("section", heading, costs(found, words), tag("ol", cards, cls="rk-hits"), aria_label=title)
 
 
 def costs(found: Found, words: Words) -> Html:
@@ -42,15 +44,17 @@ def card(
     ranks: tuple[int | None, int | None] | None = None,
     mark: Span | None = None,
     moved: Html | None = None,
-    anchor: str = "",
+    number: int | None = None,
 ) -> Html:
+    """``number``: it is source [number] of an answer, which leads here; else its rank is shown."""
     passage = hit.passage
     why: list[Child] = [tag("span", words("hit.score", value=words.number(hit.score, 3)))]
     if ranks is not None:
         why += [_half("hit.dense", ranks[0], words), _half("hit.sparse", ranks[1], words)]
+    label = words("ask.source", value=number) if number else words("hit.rank", value=hit.rank)
     head = tag(
         "header",
-        tag("span", words.number(hit.rank), cls="rk-rank", aria_label=words("hit.rank", value=hit.rank)),
+        tag("span", words.number(number or hit.rank), cls="rk-rank", role="img", aria_label=label),
         said(passage.title or passage.document, passage.lang if passage.title else "", name="h3"),
         tag("span", words.name_of(passage.lang), cls="rk-lang"),
         moved,
@@ -62,7 +66,8 @@ def card(
         tag("p", said(place(passage, words)), cls="rk-place"),
         tag("button", words("hit.open"), type="button", data_rk_open=passage.id, cls="rk-quiet"),
     )
-    return tag("li", tag("article", head, body, foot, cls="rk-card"), id=anchor or None)
+    anchor = f"rk-source-{number}" if number else None
+    return tag("li", tag("article", head, body, foot, cls="rk-card"), id=anchor)
 
 
 def _half(name: str, rank: int | None, words: Words) -> Html:
@@ -167,14 +172,21 @@ def _with_links(text: str, citations: Iterable[Citation], words: Words) -> list[
 
 
 def sources(hits: Sequence[Hit], citations: Sequence[Citation], words: Words) -> Html:
-    """What was read for an answer; cited ones show the sentence that backs it."""
+    """What was read for an answer; cited ones show the sentence that backs it. Number n of a model's answer is the n-th
+    hit; an extractive answer numbers what it cites from 1, so those come first."""
     if not hits:
         return Html("")
-    spans = {c.number: (c.start, c.end) for c in citations}
-    cards = [card(hit, words, mark=spans.get(n), anchor=f"rk-source-{n}") for n, hit in enumerate(hits, start=1)]
-    return tag(
-        "section", tag("h2", words("ask.sources")), tag("ol", cards, cls="rk-hits"), aria_label=words("ask.sources")
-    )
+    cited = {c.number: c for c in citations}
+    ordered = list(hits)
+    if any(c.number > len(hits) or hits[c.number - 1] != c.hit for c in citations):
+        first = [cited[number].hit for number in sorted(cited)]
+        ordered = first + [hit for hit in hits if hit not in first]
+    cards = []
+    for number, hit in enumerate(ordered, start=1):
+        mark = (cited[number].start, cited[number].end) if number in cited else None
+        cards.append(card(hit, words, mark=mark, number=number))
+    title = words("ask.sources")
+    return tag("section", tag("h2", title), tag("ol", cards, cls="rk-hits"), aria_label=title)
 
 
 def opened(passage: Passage, around: Sequence[Passage], words: Words) -> Html:

@@ -9,7 +9,12 @@
   const root = document.documentElement;
   const dress = () => {
     if (root.dir !== facts.direction) root.dir = facts.direction;
-    for (const field of document.querySelectorAll('.rk-auto :is(input, textarea)')) field.dir = 'auto';
+    // Gradio writes dir="ltr" on every block, and names its upload button otherwise than the button reads.
+    for (const block of document.querySelectorAll(`:is(.block, .prose)[dir]:not([dir=${facts.direction}])`)) {
+      block.dir = facts.direction;
+    }
+    for (const button of document.querySelectorAll('.upload-container[aria-label]')) button.removeAttribute('aria-label');
+    for (const field of document.querySelectorAll('.rk-auto :is(input, textarea), .gallery-item')) field.dir = 'auto';
     for (const place of document.querySelectorAll('[data-rk-say]')) {
       const words = facts.said[place.dataset.rkSay];
       if (place.textContent !== words) place.textContent = words;
@@ -19,8 +24,14 @@
   };
   const remembered = localStorage.getItem('ragkit-dark');
   document.addEventListener('DOMContentLoaded', () => {
-    new MutationObserver(dress).observe(document.body, {childList: true, subtree: true});
-    dress();
+    let waiting = false;
+    const soon = () => {
+      if (waiting) return;
+      waiting = true;
+      requestAnimationFrame(() => { waiting = false; dress(); });
+    };
+    new MutationObserver(soon).observe(document.body, {childList: true, subtree: true});
+    soon();
   });
   window.addEventListener('load', () => {
     if (remembered !== null) document.body.classList.toggle('dark', remembered === '1');

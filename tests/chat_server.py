@@ -12,7 +12,6 @@ from typing import Any
 class ChatServer:
     """It streams ``pieces``, ``pause`` seconds after each, and keeps what it was asked."""
 
-
     def __init__(self) -> None:
         self.pieces: list[str] = []
         self.finish: str | None = "stop"
