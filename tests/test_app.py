@@ -214,8 +214,8 @@ def test_the_heat_map_the_bars_and_the_map(visit: Visit):
     expect(shown.locator(".rk-heatmap td").nth(1)).not_to_have_text(before or "")
 
 
-HOSTILE = """<script>alert('script')</script> <img src=x onerror="alert('img')"> <a href="javascript:alert('a')">here</a>
-"><svg onload=alert('svg')> ${alert('template')} {{constructor.constructor('alert(1)')()}} <iframe srcdoc="x"></iframe>
+HOSTILE = """<script>alert('script')</script> <img src=x onerror="alert('img')"> <a href="javascript:alert(1)">x</a>
+"><svg onload=alert('svg')> ${alert('template')} {{constructor.constructor('alert(1)')()}} <iframe srcdoc=x></iframe>
 The zebra lighthouse of Quillon is painted violet on Thursdays."""
 
 
