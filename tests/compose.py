@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+PINNED = dict(re.findall(r"(?m)^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text("utf-8")))
+SECRET = re.compile(r"KEY|AUTH|TOKEN|SECRET|PASSWORD")  # in a variable's name
 VARIABLE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<name>\w+)(?:(?P<rule>:[-?])(?P<rest>[^{}]*))?\}|(?P<other>))")
 
 
@@ -79,15 +83,15 @@ class Stack:
     """The services of a filled-in file, as processes in ``folder``, which stands for the image's working directory."""
 
     def __init__(self, services: dict[str, Any], folder: Path, environment: Mapping[str, str]) -> None:
-        self.services, self.folder = services, folder
+        self.services, self.folder, self.extra = services, folder, environment
         programs = Path(sys.executable).parent  # `ragkit` and `python` are this environment's
         self.base = {
             "PATH": f"{programs}:/usr/local/bin:/usr/bin:/bin", "HOME": str(folder), "LANG": "C.UTF-8",
             "PYTHONPATH": str(ROOT), **image_environment(), **environment,
         }  # fmt: skip
-        self.ports = {
-            int(published.split(":")[-1]): free_port() for one in services.values() for published in one.get("ports", [])
-        }  # container port -> port here; no two services listen on the same but for the language models
+        published = [port for one in services.values() for port in one.get("ports", [])]
+        # container port -> port here; the two language models share one, since only one of them runs
+        self.ports = {int(port.split(":")[-1]): free_port() for port in published}
         self.running: list[subprocess.Popen[bytes]] = []
 
     def place(self, text: str) -> str:
@@ -123,14 +127,14 @@ class Stack:
         command = [self.place(word) for word in words]
         return not subprocess.run(command, env=self.environment(service), capture_output=True, timeout=30).returncode
 
-    def wait(self, service: str, process: subprocess.Popen[bytes] | None = None, seconds: float = 120) -> None:
+    def wait(self, service: str, process: subprocess.Popen[bytes] | None = None, seconds: float = 300) -> None:
         deadline = time.monotonic() + seconds
         while not self.healthy(service):
             log = self.folder / f"{service}.log"
             told = log.read_text("utf-8", "replace") if log.exists() else ""
             assert process is None or process.poll() is None, f"{service} ended: {told}"
             assert time.monotonic() < deadline, f"{service} is not healthy after {seconds} s: {told}"
-            time.sleep(0.1)
+            time.sleep(1)  # as `start_interval`: a check is a program, and takes its time from what it waits for
 
     def stop(self) -> None:
         for process in self.running:

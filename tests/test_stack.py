@@ -1,4 +1,4 @@
-"""docker-compose.yml, Dockerfile, .env.example and .dockerignore, held to what they promise and to what ragkit reads."""
+"""docker-compose.yml and .env.example, held to what they promise and to what ragkit reads."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
-import tomllib
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +14,7 @@ import jsonschema
 import pytest
 import typer
 import yaml
-from compose import ROOT, Missing, has_app, instructions, interpolate, load
-from test_layers import imports
+from compose import PINNED, PROJECT, ROOT, SECRET, Missing, has_app, instructions, interpolate, load
 
 from ragkit.cli import app
 from ragkit.settings import Settings
@@ -26,16 +22,10 @@ from ragkit.settings import Settings
 SERVICES = load()
 KEYS = {"QDRANT_API_KEY", "EMBEDDER_API_KEY", "LLM_API_KEY", "APP_AUTH"}
 VALUES = dict.fromkeys(KEYS, "x:x")
-SECRET = re.compile(r"KEY|AUTH|TOKEN|SECRET|PASSWORD")
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-PINNED = dict(re.findall(r"(?m)^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text("utf-8")))
 
 
 def example() -> list[str]:
     return (ROOT / ".env.example").read_text("utf-8").splitlines()
-
-
-# --- docker-compose.yml -----------------------------------------------------------------------------------------------
 
 
 def test_the_file_follows_the_compose_specification():
@@ -97,7 +87,9 @@ def test_env_example_names_every_variable_and_no_value():
     offered = {match[1]: match[2] for line in example() if (match := re.fullmatch(r"#?([A-Z]\w+)=(.*)", line))}
     assert set(offered) == used | {"COMPOSE_PROFILES"}
     assert {name for name, value in offered.items() if not value} == KEYS
-    assert not [name for name in offered if name.startswith("RAGKIT_")], "a ragkit outside the containers reads .env too"
+    assert not [name for name in offered if name.startswith("RAGKIT_")], (
+        "a ragkit outside the containers reads .env too"
+    )
 
 
 def test_no_secret_is_written_anywhere():
@@ -205,69 +197,3 @@ def test_llama_cpp_knows_the_options():
     assert len(used) >= 8
     for word in [*used, *(name for name in SERVICES["llm-cpu"]["environment"])]:
         assert b"\0" + word.encode() + b"\0" in library, word
-
-
-# --- Dockerfile, .dockerignore ----------------------------------------------------------------------------------------
-
-
-def test_hadolint_finds_nothing():
-    program = Path(sys.executable).with_name("hadolint")
-    done = subprocess.run([program, "--no-color", str(ROOT / "Dockerfile")], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, ""), done.stdout
-
-
-def test_the_image_is_what_it_says():
-    steps = instructions()
-    stages = dict(re.fullmatch(r"(\S+) AS (\S+)", rest).group(2, 1) for name, rest in steps if name == "FROM")  # type: ignore[union-attr]
-    assert list(stages)[-1] == "cpu" and {"cpu", "cuda"} <= set(stages)
-    assert stages["cpu"] == stages["cuda"] == "runtime" and stages["runtime"] == "${PYTHON_IMAGE}"
-    assert SERVICES["embedder"]["build"]["target"] in stages
-    [(base, minor)] = [re.fullmatch(r"PYTHON_IMAGE=(python:(3\.\d+)\.\d+-slim-\w+)", r).groups() for n, r in steps if n == "ARG"]  # type: ignore[union-attr]
-    assert base and minor == PROJECT["requires-python"].lstrip(">=")  # what CI tests
-    shipped = [step for step in steps[steps.index(("FROM", "${PYTHON_IMAGE} AS runtime")) :]]
-    assert [int(rest) for name, rest in shipped if name == "USER"] == [10001]
-    [run] = [rest for name, rest in shipped if name == "RUN"]
-    assert run.startswith("useradd ") and "--uid 10001" in run
-    assert not [rest for name, rest in steps if name == "ADD" or "apt-get" in rest or "://" in rest and "whl/cpu" not in rest]
-    assert not [rest for name, rest in steps if name in ("ARG", "ENV") and SECRET.search(rest)]
-
-
-def test_the_image_has_what_its_services_need():
-    [wanted] = re.findall(r"'\.\[([\w,]+)\]'", dict(instructions_of("RUN"))["install"])
-    extras = set(wanted.split(","))
-    assert extras == {"app", "llm", "mini", "serve"}
-    assert extras - {"app"} <= set(PROJECT["optional-dependencies"])
-    assert "app" in PROJECT["optional-dependencies"] or not has_app()
-    removed = re.search(r"pip uninstall --yes (gemma\S+(?: +gemma\S+)*)", dict(instructions_of("RUN"))["uninstall"])
-    assert removed and set(removed[1].split()) == {name for name in PINNED if name.startswith("gemma3-270m")}
-
-
-def instructions_of(kind: str) -> list[tuple[str, str]]:
-    """The rests of a kind of instruction, by a word that only one of them has."""
-    rests = [rest for name, rest in instructions() if name == kind]
-    words = {"install": "'.[", "uninstall": "gemma"}
-    return [(key, rest) for key, word in words.items() for rest in rests if word in rest]
-
-
-def test_the_weights_layer_has_all_that_unpacks_them(tmp_path: Path):
-    [copied] = [rest.split()[:-1] for name, rest in instructions() if name == "COPY" and "/unpack/" in rest]
-    needed, found = {"__init__", "mini"}, set[str]()
-    while needed - found:
-        one = sorted(needed - found)[0]
-        found.add(one)
-        ours = {name.split(".")[1] for name in imports(ROOT / "ragkit" / f"{one}.py") if name.startswith("ragkit.")}
-        needed |= {name for name in ours if (ROOT / "ragkit" / f"{name}.py").exists()}
-    assert sorted(copied) == sorted(f"ragkit/{name}.py" for name in needed)
-
-
-def test_the_build_sees_what_it_copies_and_nothing_else():
-    lines = [line for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line and line[0] != "#"]
-    assert lines[0] == "*"  # what follows lets in
-    allowed = {line[1:] for line in lines if line.startswith("!")}
-    copies = [rest.split() for name, rest in instructions() if name == "COPY" and "--from=" not in rest]
-    sources = {word.partition("/")[0] for words in copies for word in words[:-1]}
-    assert sources == allowed and all((ROOT / name).exists() for name in allowed)
-    assert {"**/.env*", "**/__pycache__"} == {line for line in lines[1:] if not line.startswith("!")}
-    ignored = (ROOT / ".gitignore").read_text("utf-8").splitlines()
-    assert {".env", "/models/"} <= set(ignored)
-    assert version("ragkit") == PROJECT["version"]
