@@ -35,6 +35,8 @@ class FakeQdrant:
     def answer(self, method: str, path: str, body: Any) -> Any:
         if path == "/":
             return {"title": "recorder", "version": version("qdrant-client")}
+        if path == "/readyz":
+            return "all shards are ready"
         if path == "/collections":
             return self.local.get_collections()
         if path == "/aliases":
