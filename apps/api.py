@@ -10,12 +10,11 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Any, Literal, cast
 
-import gradio as gr
-
 from apps import explain
 from apps.desk import Desk, question_of, task_of
 from apps.library import NotReady
 from apps.pages.ask import answered
+from apps.quiet import gr
 from ragkit.commands import hit_fields
 from ragkit.retrieve import Mode
 from ragkit.task import DEFAULT_TASK

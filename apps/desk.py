@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
-
 from apps import cards
 from apps.library import Library, NotReady
-from apps.markup import Html
+from apps.markup import Html, tag
+from apps.quiet import gr
 from apps.words import Words
 from ragkit.settings import Settings
 from ragkit.task import TASKS, Task
@@ -52,7 +52,8 @@ class Desk:
         words = Words(language)
         try:
             passage, around = self.library.around(str(event.passage))
-            return cards.opened(passage, around, words)
+            # The browser redraws what has changed: the same passage opened again must differ.
+            return tag("div", cards.opened(passage, around, words), data_rk_opening=secrets.token_hex(4))
         except NotReady as error:
             return cards.trouble(error, words)
         except (KeyError, ValueError):

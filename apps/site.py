@@ -9,16 +9,12 @@ the browser's. The address says it (``?lang=ar``), a cookie remembers it, else t
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read at import; any value but "True" turns it off
-
-import gradio as gr
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from starlette.middleware.base import RequestResponseEndpoint
@@ -29,6 +25,7 @@ from apps.charts import STYLE
 from apps.desk import Desk
 from apps.library import Library
 from apps.pages import ask, compare, documents, languages, search
+from apps.quiet import gr
 from apps.words import COOKIE, LANGUAGES, Words, negotiate, translations
 from ragkit.settings import Settings
 
@@ -122,7 +119,7 @@ def theme() -> gr.themes.Base:
 def build(desk: Desk) -> gr.Blocks:
     """The five pages."""
     t = desk.t
-    with gr.Blocks(title="ragkit", analytics_enabled=False, fill_width=False) as blocks:
+    with gr.Blocks(title="ragkit", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
         desk.language = gr.Textbox("en", visible=False)
         desk.reader = gr.HTML("", html_template=READER, js_on_load=SHOWS, apply_default_css=False, elem_id="rk-reader")
         gr.HTML(_header(desk), apply_default_css=False, elem_id="rk-header")

@@ -30,9 +30,9 @@ from ragkit.commands import (
     encoder_of,
     explained,
     opened_retriever,
+    read_settings,
     request_of,
 )
-from ragkit.settings import Settings
 
 
 @app.command()
@@ -44,7 +44,7 @@ def reindex(
     as_json: AsJson = False,
 ) -> None:
     """Embed a corpus anew by another model, without its documents: its passages are read out of the store."""
-    settings = Settings()
+    settings = read_settings()
     place = store or settings.store
     with explained():
         from ragkit import reindex as r
@@ -114,7 +114,7 @@ def serve(
     require_input_type: Annotated[bool, typer.Option(help="refuse who does not say query or document")] = False,
 ) -> None:
     """Serve the embedder over OpenAI's /v1/embeddings, queries told from documents. Keys: RAGKIT_SERVE_API_KEYS."""
-    settings = Settings()
+    settings = read_settings()
     what = model or settings.model
     if "://" in what:
         raise typer.BadParameter(f"{what} is a server already: name a model", param_hint="--model")
@@ -150,7 +150,7 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Compare a server's or an export's vectors with the model's own and name what is wrong; exit code 1 if it is."""
-    settings = Settings()
+    settings = read_settings()
     with explained():
         from ragkit.doctor import examine
 

@@ -139,8 +139,8 @@ def _where(source: str, since: str, until: str, metadata: list[str] | None) -> W
 @contextmanager
 def opened_store(corpus: str, store: str, model: str, tenant: str, *, create: bool) -> Iterator[tuple[Store, Encoder]]:
     """The store and encoder of a command."""
+    settings = read_settings()
     with explained():
-        settings = Settings()
         from ragkit.store import open_store
 
         encoder = encoder_of(model or settings.model, settings)

@@ -148,6 +148,15 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str], said: str):
     assert said in done.output
 
 
+@pytest.mark.parametrize("command", ["ingest .", "search q", "ask q", "reindex", "evaluate .", "serve", "doctor"])
+def test_a_wrong_variable_is_exit_code_2(command: str):
+    name, *rest = command.split()
+    corpus = [] if name in ("serve", "doctor") else ["--corpus", "c"]
+    done = CliRunner().invoke(app, [name, *rest, *corpus], env={"RAGKIT_QDRANT_BITS": "secret-3"})
+    assert done.exit_code == 2, done.output
+    assert "bits" in done.stderr and "secret-3" not in done.stderr and "Traceback" not in done.stderr
+
+
 def test_failed_work_is_exit_code_1(world: Path):
     runner = CliRunner()
     for arguments, said in [

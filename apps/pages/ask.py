@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import gradio as gr
-
 from apps import cards, explain
 from apps.desk import Desk, question_of, telling
 from apps.markup import Html
+from apps.quiet import gr
 from apps.words import Words
 from ragkit.answer import extractive_answer
 from ragkit.endpoint import Endpoint

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import gradio as gr
-
 from apps import cards, explain
 from apps.desk import MODES, RETRIEVAL, Desk, question_of, telling
 from apps.markup import Html, tag
+from apps.quiet import gr
 from apps.words import Words
 from ragkit.task import DEFAULT_TASK, Task
 

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
-
 from apps import cards
 from apps.desk import Desk, telling
 from apps.markup import Html
+from apps.quiet import gr
 from apps.uploads import Refused, brought_in
 from apps.words import Words
 from ragkit.readers import READERS

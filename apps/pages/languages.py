@@ -12,8 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import gradio as gr
-
 from apps import cards
 from apps import languages as numbers
 from apps.charts import BarWords, Dot, Group, HeatWords, MapWords, bars, heatmap, scatter
@@ -21,6 +19,7 @@ from apps.desk import MODES, Desk, telling
 from apps.library import NotReady
 from apps.maps import SAMPLE, Topic, project, topics
 from apps.markup import Html, tag
+from apps.quiet import gr
 from apps.words import Words
 from ragkit.evaluate import Questions, read_questions
 from ragkit.retrieve import Retriever
