@@ -112,9 +112,7 @@ def pool(hidden: Tensor, lengths: Tensor, *, unit: bool = True) -> Tensor:
     return nn.functional.normalize(last, dim=-1) if unit else last
 
 
-def embed(
-    model: nn.Module, rows: Sequence[Sequence[int]], *, packed: bool | None = None, unit: bool = True
-) -> Tensor:
+def embed(model: nn.Module, rows: Sequence[Sequence[int]], *, packed: bool | None = None, unit: bool = True) -> Tensor:
     """Embeddings (B, D) of token rows, in one forward pass; differentiable. Of length one, or with ``unit=False`` as
     the last layer leaves them.
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ import mteb
 from mteb import ResultCache
 
 from ragkit import metrics
+from trainer.instructions import instruction_of
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,21 @@ def result_file(out: Path, task: str, meta: Any) -> Path:
     return ResultCache(out).get_task_result_path(task, meta)
 
 
+def files(model: Any, tasks: Iterable[Any], out: Path) -> list[Path]:
+    """Those of ``tasks`` that ``model`` can do."""
+    return [result_file(out, t.metadata.name, model.mteb_model_meta) for t in tasks if can_do(model, t)]
+
+
+def plan(tasks: Iterable[Any]) -> str:
+    """A line for each task: its category, its instruction, and where that comes from."""
+    lines: list[str] = []
+    for task in tasks:
+        for part in getattr(task.metadata, "tasks", None) or [task]:
+            found = instruction_of(part.metadata)
+            lines.append(f"{part.metadata.type:24} {part.metadata.name:44} {found.source:5}  {found.task.instruction}")
+    return "\n".join(lines)
+
+
 def can_do(model: Any, task: Any) -> bool:
     """Whether it encodes texts, or the task is nothing but search: a store ranks no given candidates."""
     return hasattr(model, "encode") or task.metadata.type == "Retrieval"
@@ -118,7 +133,7 @@ def write_json(file: Path, content: Mapping[str, Any]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     fresh = file.with_name(file.name + ".new")
     fresh.write_text(json.dumps(content, ensure_ascii=False) + "\n", "utf-8")
-    os.replace(fresh, file)
+    fresh.replace(file)
 
 
 def table(results: Iterable[Any]) -> str:

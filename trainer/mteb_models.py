@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
-
 from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ModelMeta, ScoringFunction
 
@@ -84,7 +83,7 @@ class EncoderModel(AbsEncoder):
 def describe(encoder: Encoder, name: str, *, use_instructions: bool = True, **more: Any) -> ModelMeta:
     """What is known of a model and no more: None is mteb's word for unknown. ``name`` is ``owner/name``."""
     inner: Any = getattr(encoder, "inner", encoder)
-    network = getattr(inner, "model", None)
+    network: Any = getattr(inner, "model", None)
     parameters = sum(p.numel() for p in network.parameters()) if hasattr(network, "parameters") else None
     return ModelMeta.create_empty(
         {

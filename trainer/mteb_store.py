@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from mteb._create_dataloaders import create_dataloader
 from mteb.types import PromptType
@@ -24,6 +24,7 @@ from mteb.types import PromptType
 from ragkit.language import detect_language
 from ragkit.retrieve import Mode, Retriever
 from ragkit.settings import QdrantSettings, Quantization
+from ragkit.sparse import SCHEME
 from ragkit.store import Store, open_store
 from ragkit.types import Passage
 from trainer.instructions import instruction_of
@@ -51,14 +52,29 @@ class Setup:
 
     @property
     def name(self) -> str:
-        ways = ["exact" if self.exact else "bm25" if self.mode == "sparse" else self.mode]
+        """``exact``, ``dense``, ``dense-scalar``, ``hybrid-turbo-filtered``, ``sparse`` ..."""
+        ways = ["exact" if self.exact else self.mode]
         ways += [self.quantization] if self.quantization != "none" else []
         return "-".join([*ways, *(["filtered"] if self.filtered else [])])
 
+    @classmethod
+    def parse(cls, name: str) -> Setup:
+        """The reverse of ``name``. Raises ValueError."""
+        first, *more = name.split("-")
+        wrong = {first} - {"exact", *get_args(Mode)} | set(more) - {"filtered", *get_args(Quantization)}
+        if wrong:
+            raise ValueError(
+                f"store {name!r}: {', '.join(sorted(wrong))} is unknown; write exact, dense, sparse or hybrid, then "
+                f"-{', -'.join(get_args(Quantization)[1:])} and -filtered as you like, such as dense-scalar-filtered"
+            )
+        quantization: Any = next((word for word in more if word != "filtered"), "none")
+        mode: Any = "dense" if first == "exact" else first
+        return cls(mode, quantization, first == "exact", "filtered" in more)
+
 
 class StoreModel:
-    """``mteb.evaluate(StoreModel(encoder, "ragkit/mini", Setup(quantization="scalar")), tasks)``; retrieval tasks
-    alone. It answers to ``<name>+<setup>``. ``notes`` holds what each (task, subset) cost."""
+    """``mteb.evaluate(StoreModel(encoder, "ragkit/mini+hybrid", Setup("hybrid")), tasks)``; retrieval tasks alone.
+    ``name`` is that of its results, so no two setups may share one. ``notes`` holds what each (task, subset) cost."""
 
     def __init__(self, encoder: Encoder, name: str, setup: Setup, *, settings: QdrantSettings | None = None) -> None:
         self.encoder, self.setup = encoder, setup
@@ -66,13 +82,9 @@ class StoreModel:
         self.notes: dict[tuple[str, str], dict[str, Any]] = {}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._store: Store | None = None
-        plain = setup.mode == "sparse"
-        self.mteb_model_meta = describe(
-            encoder,
-            name if setup == Setup("sparse") else f"{name}+{setup.name}",
-            use_instructions=not plain,
-            model_type=["sparse" if plain else "dense"],
-        )
+        words: dict[str, Any] = {"revision": SCHEME, "embed_dim": None, "max_tokens": None, "model_type": ["sparse"]}
+        sparse = setup.mode == "sparse"
+        self.mteb_model_meta = describe(encoder, name, use_instructions=not sparse, **(words if sparse else {}))
 
     def index(self, corpus: Any, *, hf_subset: str, task_metadata: Any, **_: Any) -> None:
         self._close()
@@ -137,8 +149,8 @@ def weigh(folder: Path) -> dict[str, int]:
             stat = file.stat()
             size = min(stat.st_size, getattr(stat, "st_blocks", stat.st_size) * 512)  # files are made larger than full
             sizes["disk"] += size
-            if file.parent.name == "vector_storage-dense":
-                sizes["quantized" if file.name.startswith("quantized") else "vectors"] += size
+            if "vector_storage-dense" in file.parts and "deleted" not in file.parts:
+                sizes["quantized" if "quantized" in "/".join(file.parts[-2:]) else "vectors"] += size
     return {"searched": sizes["quantized"] or sizes["vectors"], "disk": sizes["disk"]}
 
 

@@ -113,7 +113,9 @@ def retrieval(name: str, sets: Sequence[RetrievalSet], task: Task, *, pool: bool
     def load() -> Data:
         return {subset: _search_data(group, pool) for subset, group in subsets.items()}
 
-    languages = {subset: sorted({code for s in group for code in languages_of(s.lang)}) for subset, group in subsets.items()}
+    languages = {
+        subset: sorted({code for s in group for code in languages_of(s.lang)}) for subset, group in subsets.items()
+    }
     content = [[s.name, s.lang, s.passages, s.queries, s.qrels] for s in sets]
     metadata = _metadata(name, "Retrieval", "ndcg_at_10", languages, content, prompt={"query": task.instruction})
     return LocalRetrieval.of(metadata, load)
@@ -159,7 +161,9 @@ def _of_pairs(name: str, subsets: dict[str, list[dict[str, Any]]]) -> Any:
     def load() -> Data:
         def rows(records: list[dict[str, Any]]) -> Dataset:
             texts = {"sentence1": [r[first] for r in records], "sentence2": [r[second] for r in records]}
-            return Dataset.from_dict(texts | ({"score": [float(r["score"]) for r in records]} if made is LocalSTS else {}))
+            return Dataset.from_dict(
+                texts | ({"score": [float(r["score"]) for r in records]} if made is LocalSTS else {})
+            )
 
         return {subset: rows(records) for subset, records in subsets.items()}
 
