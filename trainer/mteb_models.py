@@ -90,7 +90,7 @@ def describe(encoder: Encoder, name: str, *, use_instructions: bool = True, **mo
             "name": name,
             "revision": encoder.fingerprint,
             "n_parameters": parameters,
-            "max_tokens": encoder.max_length,
+            "max_tokens": encoder.max_length or None,
             "embed_dim": encoder.dimension,
             "similarity_fn_name": ScoringFunction.COSINE,
             "use_instructions": use_instructions,

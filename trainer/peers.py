@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -81,7 +82,8 @@ def sentence_transformers(folder: str | Path, meaning: Sequence[Any] = ()) -> Pl
     if not (path / "modules.json").exists():
         raise OSError(f"{path} is no model folder of sentence-transformers: it has no modules.json")
     model = SentenceTransformer(str(path), local_files_only=True)
-    length = int(model.max_seq_length or 0)
+    told = model.max_seq_length or 0
+    length = int(told) if math.isfinite(told) else 0  # 0: as long as it likes
 
     def by(encode: Callable[..., Any]) -> Embed:
         return lambda texts: encode(texts, show_progress_bar=False, convert_to_numpy=True)
