@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -65,7 +66,7 @@ def pairs(tmp_path: Path) -> Path:
     folder = tmp_path / "pairs"
     same = ["የወደብ ቢሮ", "海港办事处", "ท่าเรือ เก่า", "🙂 boat"]
     lines(folder / "near" / "am.jsonl", [{"s1": s, "s2": s, "score": 5} for s in same]
-          + [{"s1": a, "s2": b, "score": 0} for a, b in zip(same, same[1:], strict=False)])  # fmt: skip
+          + [{"s1": a, "s2": b, "score": 0} for a, b in pairwise(same)])  # fmt: skip
     lines(folder / "two" / "en-ja.jsonl", [{"src": f"text {s}", "tgt": f"本文 {s}"} for s in "abc"])
     lines(folder / "two" / "eng-zho-TW.jsonl", [{"src": f"text {s}", "tgt": f"本文 {s}"} for s in "abc"])
     return folder
@@ -123,6 +124,29 @@ def test_a_cache_keeps_states_apart_and_cannot_give_what_the_encoder_cannot(tmp_
         assert np.linalg.norm(kept.encode_queries(["a"], TASK)) == pytest.approx(1)
     assert EncoderModel(kept, "ragkit/x").has_states
     assert not EncoderModel(CachedEncoder(HashEncoder(), tmp_path / "d.sqlite"), "ragkit/x").has_states
+
+
+def test_a_server_is_evaluated_as_the_encoder_it_serves(data: Path, mistral_folder: Path, tmp_path: Path):  # noqa: F811
+    pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
+    from serving import serving_model
+
+    from ragkit.encoder import LocalEncoder
+    from trainer.peers import open_model
+
+    mistral = LocalEncoder.load(mistral_folder)
+
+    def result(model: EncoderModel) -> float:
+        tasks = mteb_tasks.local_tasks([data], only=["towns"], task=TASK)
+        return harness.run(model, tasks, tmp_path / "out").results[0].get_score()
+
+    with serving_model(mistral) as url:
+        name, remote, instructions = open_model(url)
+        served, local = EncoderModel(remote, name), EncoderModel(mistral, "ragkit/tiny")
+        assert (name, instructions) == ("remote/tiny", True)
+        assert result(served) == result(local)
+    assert served.mteb_model_meta.revision == local.mteb_model_meta.revision
+    assert (served.has_states, local.has_states) == (False, True)  # what it sends has length one already
+    assert local.mteb_model_meta.n_parameters == sum(p.numel() for p in mistral.model.parameters())
 
 
 def test_the_model_says_what_it_is_and_departures_stand_in_its_name():

@@ -37,15 +37,20 @@ def test_a_store_searches_and_an_encoder_encodes():
     store, encoder = StoreModel(HashEncoder(), "ragkit/a", Setup()), EncoderModel(HashEncoder(), "ragkit/b")
     assert isinstance(store, SearchProtocol) and not isinstance(store, EncoderProtocol)
     assert isinstance(encoder, EncoderProtocol) and not isinstance(encoder, SearchProtocol)
-    [task] = [t for t in [mteb_tasks._of_pairs("near", {"en": [{"s1": "a", "s2": "a", "score": 1}]})]]
+    task = mteb_tasks._of_pairs("near", {"en": [{"s1": "a", "s2": "a", "score": 1}]})
     assert harness.can_do(encoder, task) and not harness.can_do(store, task)
 
 
-@pytest.mark.parametrize("name", ["exact", "dense", "dense-scalar", "dense-turbo", "hybrid", "sparse"])
-def test_every_store_ranks_as_the_encoder_alone(data: Path, tmp_path: Path, name: str):  # noqa: F811
-    alone = scores(EncoderModel(HashEncoder(), "ragkit/hash"), data, tmp_path)
-    stored = scores(StoreModel(HashEncoder(), f"ragkit/hash+{name}", Setup.parse(name)), data, tmp_path)
-    assert {n: r.get_score() for n, r in stored.items()} == {n: r.get_score() for n, r in alone.items()}
+def test_every_store_ranks_as_the_encoder_alone(data: Path, tmp_path: Path):  # noqa: F811
+    def score(model: Any) -> float:
+        return scores(model, data, tmp_path, only=["colours"])["colours"].get_score()
+
+    alone = score(EncoderModel(HashEncoder(), "ragkit/hash"))
+    assert alone == pytest.approx(0.63093, abs=1e-5)
+    for name in ("exact", "dense", "dense-scalar", "hybrid"):
+        assert score(StoreModel(HashEncoder(), f"ragkit/hash+{name}", Setup.parse(name))) == alone
+    words = StoreModel(HashEncoder(), "ragkit/hash+sparse", Setup.parse("sparse"))
+    assert score(words) == 0  # the answer shares no word with the question
 
 
 @pytest.mark.parametrize("name", ["exact-filtered", "hybrid-turbo-filtered", "dense-binary", "sparse"])
@@ -84,8 +89,8 @@ def bare(quantization: Any) -> QdrantSettings:
 def test_the_comparison_counts_loss_and_bytes(tmp_path: Path):
     rng = np.random.default_rng(0)
     words = [f"w{n}" for n in range(900)]
-    texts = [" ".join(rng.choice(words, 12)) for _ in range(400)]
-    write_set(tmp_path / "set" / "en", texts, [" ".join(t.split()[:3]) for t in texts[:40]])
+    texts = [" ".join(rng.choice(words, 12)) for _ in range(200)]
+    write_set(tmp_path / "set" / "en", texts, [" ".join(t.split()[:3]) for t in texts[:20]])
     files: dict[str, list[Path]] = {}
     for name in ("exact", "dense-turbo", "dense-binary", "hybrid"):
         setup = Setup.parse(name)  # without a second look at the originals, so that the loss is seen on few passages
@@ -98,7 +103,7 @@ def test_the_comparison_counts_loss_and_bytes(tmp_path: Path):
     assert float(told["dense-binary"][4][:-2]) < float(told["dense-turbo"][4][:-2]) < 0.3  # bytes searched
     assert float(told["hybrid"][1]) > 0  # words decide here
     note = json.loads(files["exact"][0].with_suffix(".store.json").read_text("utf-8"))["en"]
-    assert note["searched"] >= 400 * 64 * 4 and note["disk"] > note["searched"]
+    assert note["searched"] >= 200 * 64 * 4 and note["disk"] > note["searched"]
 
 
 # ------------------------------------------------------------------ peers

@@ -86,6 +86,8 @@ def evaluate(
         if harness == "own" and not suite:
             _own(data or [], out, model, mode, TASKS[task], asked, queries, passages, cache or CACHE)
             return
+        from datasets import disable_progress_bars
+
         from trainer import harness as h
         from trainer.mteb_models import Rules
         from trainer.mteb_tasks import Sample, local_tasks
@@ -101,6 +103,7 @@ def evaluate(
                 raise ValueError(f"no task of {suite} is named {' or '.join(asked)}")
             return found
 
+        disable_progress_bars()
         if plan:
             typer.echo(h.plan(tasks()))
             return
