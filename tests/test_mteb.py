@@ -234,9 +234,9 @@ def test_results_are_mtebs_with_every_querys_scores_beside(data: Path, tmp_path:
 
 
 def test_results_of_other_data_are_set_aside(data: Path, tmp_path: Path):  # noqa: F811
-    def run() -> int:
+    def run(task: Task = TASK) -> int:
         encoder = HashEncoder()
-        tasks = mteb_tasks.local_tasks([data], only=["colours"], task=TASK)
+        tasks = mteb_tasks.local_tasks([data], only=["colours"], task=task)
         harness.run(EncoderModel(encoder, "ragkit/hash"), tasks, tmp_path / "out")
         return encoder.encoded
 
@@ -245,6 +245,20 @@ def test_results_of_other_data_are_set_aside(data: Path, tmp_path: Path):  # noq
         file.write(json.dumps({"_id": "d9", "title": "", "text": "green 绿"}) + "\n")
     assert (run(), run()) == (3, 0)
     assert len(list(folder(tmp_path / "out").glob("colours.*json.*"))) == 2
+    results = folder(tmp_path / "out") / "colours.json"
+    results.write_text(results.read_text("utf-8")[:99], "utf-8")  # as a kill while mteb writes leaves it
+    assert (run(), run()) == (3, 0)
+    assert run(TASKS["fact-checking"]) == 3  # another question to the same passages
+
+
+def test_a_task_records_for_one_model_at_a_time(data: Path, tmp_path: Path):  # noqa: F811
+    tasks = mteb_tasks.local_tasks([data], only=["colours"], task=TASK)
+    harness.run(EncoderModel(HashEncoder(), "ragkit/hash"), tasks, tmp_path / "out")
+    first = folder(tmp_path / "out") / "colours.perquery.json"
+    written = first.stat().st_mtime_ns
+    harness.run(EncoderModel(HashEncoder(), "ragkit/again"), tasks, tmp_path / "out")
+    assert first.stat().st_mtime_ns == written
+    assert (folder(tmp_path / "out", "again") / first.name).exists()
 
 
 def test_a_task_that_fails_is_told_and_the_others_are_done(data: Path, tmp_path: Path):  # noqa: F811

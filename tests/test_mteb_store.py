@@ -80,6 +80,9 @@ def test_a_filter_finds_what_is_in_its_language_alone(tmp_path: Path):
     assert {len(ids) for ids in free.notes["pool", "all"]["best"].values()} == {4}
     for query, ids in kept.notes["pool", "all"]["best"].items():
         assert {i.rsplit("/", 1)[0] for i in ids} == {query.rsplit("/", 1)[0]} and len(ids) == 2
+    tasks = mteb_tasks.local_tasks([tmp_path], task=TASK, pool=True)
+    rows = compare({m.setup.name: harness.files(m, tasks, tmp_path / "out") for m in (free, kept)}).splitlines()[2:]
+    assert [row.split(" | ")[2:4] for row in rows] == [["+0.0000", "1.000"]] * 2  # each against its own
 
 
 def bare(quantization: Any) -> QdrantSettings:

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,27 +47,28 @@ def run(model: Any, tasks: Sequence[Any], out: Path, *, batch: int = 64) -> Outc
         if not can_do(model, task):
             log.warning("%s left out: %s can only search", task.metadata.name, model.mteb_model_meta.name)
             continue
-        for part in getattr(task.metadata, "tasks", None) or [task]:
-            file = result_file(out, part.metadata.name, model.mteb_model_meta)
-            set_aside(file, part.metadata)
-            if hasattr(part, "task_specific_scores"):
-                record(part, file, getattr(model, "notes", {}))
         log.info("%s: %s", model.mteb_model_meta.name, task.metadata.name)
         try:
-            answer = mteb.evaluate(
-                model,
-                task,
-                cache=cache,
-                co2_tracker=False,
-                show_progress_bar=False,
-                encode_kwargs={"batch_size": batch, "show_progress_bar": False},
-            )
+            with recording(model, parts(task), out):
+                answer = mteb.evaluate(
+                    model,
+                    task,
+                    cache=cache,
+                    co2_tracker=False,
+                    show_progress_bar=False,
+                    encode_kwargs={"batch_size": batch, "show_progress_bar": False},
+                )
         except Exception as error:  # of 131 data sets one may be out of reach, and the rest is worth having
             log.error("%s failed: %s", task.metadata.name, error, exc_info=log.isEnabledFor(logging.DEBUG))
             failed[task.metadata.name] = f"{type(error).__name__}: {error}"
             continue
         results += answer.task_results
     return Outcome(results, failed)
+
+
+def parts(task: Any) -> list[Any]:
+    """Of an aggregate (CQADupstack) the tasks in it, else the task."""
+    return list(getattr(task.metadata, "tasks", None) or [task])
 
 
 def result_file(out: Path, task: str, meta: Any) -> Path:
@@ -83,7 +85,7 @@ def plan(tasks: Iterable[Any]) -> str:
     """A line for each task: its category, its instruction, and where that comes from."""
     lines: list[str] = []
     for task in tasks:
-        for part in getattr(task.metadata, "tasks", None) or [task]:
+        for part in parts(task):
             found = instruction_of(part.metadata)
             lines.append(f"{part.metadata.type:24} {part.metadata.name:44} {found.source:5}  {found.task.instruction}")
     return "\n".join(lines)
@@ -94,33 +96,53 @@ def can_do(model: Any, task: Any) -> bool:
     return hasattr(model, "encode") or task.metadata.type == "Retrieval"
 
 
-def set_aside(file: Path, metadata: Any) -> None:
-    """Rename results of other data under the same name, and what lies beside them: mteb would take them for these."""
+@contextmanager
+def recording(model: Any, tasks: Sequence[Any], out: Path) -> Iterator[None]:
+    """While it is open, ``tasks`` write the scores of each query of a subset, and a store's notes on it, beside their
+    results: when mteb has the run and before it counts the subset as done, so that a killed run computes one subset
+    twice at worst."""
+    notes: Mapping[tuple[str, str], Any] = getattr(model, "notes", {})
+
+    def recorder(task: Any, file: Path) -> Callable[..., dict[str, float]]:
+        inner: Callable[..., dict[str, float]] = task.task_specific_scores
+        several = len(task.eval_splits) > 1
+
+        def record(scores: Any, qrels: Any, results: Any, hf_split: str, hf_subset: str) -> dict[str, float]:
+            subset = f"{hf_subset} {hf_split}" if several else hf_subset
+            add(file.with_suffix(PER_QUERY), subset, metrics.per_query(qrels, results))
+            if note := notes.get((task.metadata.name, hf_subset)):
+                add(file.with_suffix(STORE), subset, note)
+            return inner(scores, qrels, results, hf_split=hf_split, hf_subset=hf_subset)
+
+        return record
+
+    searching = [task for task in tasks if hasattr(task, "task_specific_scores")]
+    for task in tasks:
+        set_aside(result_file(out, task.metadata.name, model.mteb_model_meta), task.metadata.revision)
+    for task in searching:
+        task.task_specific_scores = recorder(task, result_file(out, task.metadata.name, model.mteb_model_meta))
+    try:
+        yield
+    finally:  # mteb may hand out the same task again, for the next model
+        for task in searching:
+            del task.task_specific_scores
+
+
+def set_aside(file: Path, revision: str) -> None:
+    """Rename results of other data under the same name, and what lies beside them: mteb would take them for these.
+    The same for a file that a killed run left half written; mteb's are not written whole or not at all."""
     if not file.exists():
         return
-    was = json.loads(file.read_text("utf-8")).get("dataset_revision")
-    if was == metadata.revision:
+    try:
+        was = str(json.loads(file.read_text("utf-8"))["dataset_revision"])
+    except (ValueError, KeyError, TypeError):
+        was = "broken"
+    if was == revision:
         return
-    log.warning("%s was measured on revision %s, now it is %s: measured again", file, was, metadata.revision)
+    log.warning("%s is of revision %s, the data are of %s: measured again", file, was, revision)
     for old in (file, *(file.with_suffix(ending) for ending in (PER_QUERY, STORE))):
         if old.exists():
-            old.rename(old.with_name(f"{old.name}.{was}"))
-
-
-def record(task: Any, file: Path, notes: Mapping[tuple[str, str], Any]) -> None:
-    """Have ``task`` write the scores of each query of a subset, and a store's notes on it, beside ``file``: when mteb
-    has its run and before mteb counts the subset as done, so that a killed run computes it twice at worst."""
-    inner: Callable[..., dict[str, float]] = task.task_specific_scores
-    several = len(task.eval_splits) > 1
-
-    def recording(scores: Any, qrels: Any, results: Any, hf_split: str, hf_subset: str) -> dict[str, float]:
-        subset = f"{hf_subset} {hf_split}" if several else hf_subset
-        add(file.with_suffix(PER_QUERY), subset, metrics.per_query(qrels, results))
-        if note := notes.get((task.metadata.name, hf_subset)):
-            add(file.with_suffix(STORE), subset, note)
-        return inner(scores, qrels, results, hf_split=hf_split, hf_subset=hf_subset)
-
-    task.task_specific_scores = recording
+            old.replace(old.with_name(f"{old.name}.{was}"))
 
 
 def add(file: Path, key: str, value: Any) -> None:

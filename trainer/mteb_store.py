@@ -105,6 +105,10 @@ class StoreModel:
             raise TypeError(f"{task_metadata.name}: a store searches what was indexed, it ranks no given candidates")
         loader = create_dataloader(queries, task_metadata=task_metadata, prompt_type=PromptType.query, batch_size=BATCH)
         texts = [text for batch in loader for text in batch["text"]]
+        if self.setup.filtered and "lang" not in queries.column_names:
+            raise ValueError(
+                f"{task_metadata.name} does not say which language answers a query: filter local sets alone"
+            )
         langs = list(queries["lang"]) if self.setup.filtered else [None] * len(texts)
         task = instruction_of(task_metadata).task
         retriever = Retriever(self._store, self.encoder)
@@ -154,14 +158,15 @@ def weigh(folder: Path) -> dict[str, int]:
     return {"searched": sizes["quantized"] or sizes["vectors"], "disk": sizes["disk"]}
 
 
-def compare(files: Mapping[str, Sequence[Path]], exact: str = "exact") -> str:
-    """A table of setups from their results (setup -> its tasks' files by mteb), each against ``exact``. Seconds are
-    of one machine at one time: only their ratio means something, and only beside nothing else that runs."""
+def compare(files: Mapping[str, Sequence[Path]]) -> str:
+    """A table of setups from their results (setup -> its tasks' files by mteb), each against exact search, those that
+    filter against exact search that does. Seconds are of one machine at one time: only their ratio means something,
+    and only beside nothing else that runs."""
     rows = {setup: _totals(paths) for setup, paths in files.items()}
-    base = rows[exact]
     lines = ["| store | ndcg@10 | against exact | its 10 best found | search time | embeddings searched | on disk |"]
     lines.append("|---|---|---|---|---|---|---|")
     for setup, row in rows.items():
+        base = rows["exact-filtered" if Setup.parse(setup).filtered else "exact"]
         shared = [len(set(base.best[q]) & set(row.best[q])) / len(base.best[q]) for q in base.best if base.best[q]]
         lines.append(
             f"| {setup} | {row.ndcg:.4f} | {row.ndcg - base.ndcg:+.4f} | {fmean(shared):.3f} "

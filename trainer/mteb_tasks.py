@@ -4,8 +4,8 @@
     DIR/SET/LANG.jsonl   {"s1", "s2", "score"}              similarity, scores from 0 to 5
     DIR/SET/XX-YY.jsonl  {"src", "tgt"}                     bitext: find each text's translation
 
-A set is a task, its languages are the task's subsets. A task's revision is a hash of its data, and a sample has
-its size in its name: scores of other data are never taken for these. Nothing is read from the network.
+A set is a task, its languages are the task's subsets. A task's revision is a hash of its data and of what
+its queries ask, and a sample has its size in its name: scores of other data are never taken for these. Nothing is read from the network.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def _of_pairs(name: str, subsets: dict[str, list[dict[str, Any]]]) -> Any:
 def _metadata(
     name: str, category: str, score: str, languages: dict[str, list[str]], content: Any, **more: Any
 ) -> TaskMetadata:
-    data = json.dumps(content, ensure_ascii=True, sort_keys=True).encode()
+    data = json.dumps([content, more], ensure_ascii=True, sort_keys=True).encode()  # another question, another score
     return TaskMetadata(
         dataset={"path": f"local/{name}", "revision": hashlib.sha256(data).hexdigest()[:16]},
         name=name,
@@ -189,7 +189,7 @@ def _metadata(
 
 def languages_of(subset: str) -> list[str]:
     """``xx-yy`` of a folder or file as mteb writes it: ``en-zh`` and ``eng-zho-TW`` name two languages, ``zh-Hant``
-    one with its script. Unknown ones are ``und-Zyyy``, left out of what mteb breaks down by language."""
+    one with its script. One that mteb does not know is ``und-Zyyy``."""
     parts: list[list[str]] = []
     for part in subset.replace("_", "-").split("-"):
         if part.islower() or not parts:
