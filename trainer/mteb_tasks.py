@@ -4,8 +4,9 @@
     DIR/SET/LANG.jsonl   {"s1", "s2", "score"}              similarity, scores from 0 to 5
     DIR/SET/XX-YY.jsonl  {"src", "tgt"}                     bitext: find each text's translation
 
-A set is a task, its languages are the task's subsets. A task's revision is a hash of its data and of what
-its queries ask, and a sample has its size in its name: scores of other data are never taken for these. Nothing is read from the network.
+A set is a task, its languages are the task's subsets. A task's revision is a hash of its data and of what its
+queries ask, and a sample has its size in its name: scores of other data are never taken for these. Nothing is read
+from the network.
 """
 
 from __future__ import annotations
