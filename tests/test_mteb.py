@@ -117,13 +117,18 @@ def test_length_is_kept_for_classification_alone(category: str, side: Any, rules
     assert np.linalg.norm(rows, axis=1) == pytest.approx(3 if kind == "states" else 1)
 
 
-def test_a_cache_keeps_states_apart_and_cannot_give_what_the_encoder_cannot(tmp_path: Path):
+def test_a_cache_keeps_states_apart_and_cannot_give_what_the_encoder_cannot(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     kept = CachedEncoder(Reads(), tmp_path / "c.sqlite")
     for _ in range(2):
         assert np.linalg.norm(kept.encode_states(["a"], TASK)) == pytest.approx(3)
         assert np.linalg.norm(kept.encode_queries(["a"], TASK)) == pytest.approx(1)
     assert EncoderModel(kept, "ragkit/x").has_states
-    assert not EncoderModel(CachedEncoder(HashEncoder(), tmp_path / "d.sqlite"), "ragkit/x").has_states
+    without = EncoderModel(CachedEncoder(HashEncoder(), tmp_path / "d.sqlite"), "ragkit/x")
+    where: dict[str, Any] = {"task_metadata": of("Classification"), "hf_split": "test", "hf_subset": "x"}
+    assert np.linalg.norm(without.encode([{"text": ["a"]}], **where)) == pytest.approx(1)
+    assert "gives unit rows alone" in caplog.text
 
 
 def test_a_server_is_evaluated_as_the_encoder_it_serves(data: Path, mistral_folder: Path, tmp_path: Path):  # noqa: F811

@@ -159,6 +159,7 @@ def _rows(
     model: str, mode: Any, store: str, prompts: str, max_length: int, cache: Path | None, rules: Any
 ) -> list[Any]:
     """What mteb is to evaluate: one model, or exact search and the stores that are held against it."""
+    from ragkit.settings import Settings
     from trainer.evaluate import CachedEncoder, NoEncoder
     from trainer.mteb_models import EncoderModel
     from trainer.mteb_store import Setup, StoreModel
@@ -167,7 +168,15 @@ def _rows(
     setups = [Setup.parse(name.strip()) for name in store.split(",") if name.strip()]
     if mode == "sparse" and not setups:
         return [StoreModel(NoEncoder(), "ragkit/bm25", Setup("sparse"))]
-    name, encoder, instructions = open_model(model, prompts=prompts, max_length=max_length)
+    settings = Settings()  # RAGKIT_EMBEDDER_API_KEY, _NAME and _FOLDER, of a server
+    name, encoder, instructions = open_model(
+        model,
+        prompts=prompts,
+        max_length=max_length,
+        api_key=settings.embedder_api_key,
+        served=settings.embedder_name,
+        folder=settings.embedder_folder or None,
+    )
     kept: Encoder = CachedEncoder(encoder, cache) if cache else encoder
     if not setups and mode == "dense":
         return [EncoderModel(kept, name, rules=rules, use_instructions=instructions)]

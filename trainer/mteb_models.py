@@ -8,6 +8,7 @@ Anything that departs from that protocol stands in the model's name, so that mte
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from ragkit.encoder import Encoder
 
-MTEB_TOKENS = 512  # of a text, BOS and EOS included: the paper's evaluation
+log = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -75,8 +76,10 @@ class EncoderModel(AbsEncoder):
         if is_bare(task_metadata, prompt_type, rerank_prompted=self.rules.rerank_prompted):
             return self.encoder.encode_passages(texts)
         task = instruction_of(task_metadata).task
-        if task_metadata.type == "Classification" and not self.rules.unit_classification and self.has_states:
-            return self.encoder.encode_states(texts, task)  # type: ignore[attr-defined]
+        if task_metadata.type == "Classification" and not self.rules.unit_classification:
+            if self.has_states:
+                return self.encoder.encode_states(texts, task)  # type: ignore[attr-defined]
+            log.warning("%s: this encoder gives unit rows alone, the authors' had their own length", task_metadata.name)
         return self.encoder.encode_queries(texts, task)
 
 

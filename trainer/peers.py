@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import SecretStr
 
 from ragkit.sparse import well_formed
 from ragkit.task import Task
@@ -129,21 +130,30 @@ PEERS: dict[str, tuple[str, Callable[[], Plain]]] = {  # what --model takes -> n
 ST = "st:"  # before a folder of sentence-transformers
 
 
-def open_model(model: str, *, prompts: str = "instruct", max_length: int | None = None) -> tuple[str, Encoder, bool]:
+def open_model(
+    model: str,
+    *,
+    prompts: str = "instruct",
+    max_length: int | None = None,
+    api_key: SecretStr | None = None,
+    served: str = "",
+    folder: str | Path | None = None,
+) -> tuple[str, Encoder, bool]:
     """What ``--model`` names: (name in results, encoder, whether it reads instructions). A peer of PEERS,
-    ``st:FOLDER``, a server's URL, or whatever LocalEncoder.load takes. Raises OSError, or ImportError where a peer is
-    not installed."""
+    ``st:FOLDER``, a server's URL (with ``api_key``, the ``served`` model's name there and its ``folder``, see
+    RemoteEncoder), or whatever LocalEncoder.load takes. Raises OSError, or ImportError where a peer is not installed.
+    """
     if model in PEERS:
         name, make = PEERS[model]
         return name, make(), False
     if model.startswith(ST):
-        folder = Path(model.removeprefix(ST))
-        return f"peer/{folder.resolve().name}", sentence_transformers(folder), False
+        own = Path(model.removeprefix(ST))
+        return f"peer/{own.resolve().name}", sentence_transformers(own), False
     from ragkit.remote import RemoteEncoder, is_url
 
     encoder: Any
     if is_url(model):
-        encoder = RemoteEncoder(model)
+        encoder = RemoteEncoder(model, api_key=api_key, model=served, folder=folder)
         name = f"remote/{encoder.server.model.replace('/', '_') or 'model'}"
     else:
         from ragkit.encoder import LocalEncoder
