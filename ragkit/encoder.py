@@ -106,14 +106,15 @@ def pad(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> tu
     return ids.to(device), lengths.to(device)
 
 
-def pool(hidden: Tensor, lengths: Tensor) -> Tensor:
-    """Unit rows (B, D) in float32 from the last layer's states (B, T, D): each row's last token, its EOS."""
-    last = hidden[torch.arange(len(lengths), device=hidden.device), lengths - 1]
-    return nn.functional.normalize(last.float(), dim=-1)
+def pool(hidden: Tensor, lengths: Tensor, *, unit: bool = True) -> Tensor:
+    """Rows (B, D) in float32 from the last layer's states (B, T, D): each row's last token, its EOS."""
+    last = hidden[torch.arange(len(lengths), device=hidden.device), lengths - 1].float()
+    return nn.functional.normalize(last, dim=-1) if unit else last
 
 
-def embed(model: nn.Module, rows: Sequence[Sequence[int]], *, packed: bool | None = None) -> Tensor:
-    """Unit embeddings (B, D) of token rows, in one forward pass; differentiable.
+def embed(model: nn.Module, rows: Sequence[Sequence[int]], *, packed: bool | None = None, unit: bool = True) -> Tensor:
+    """Embeddings (B, D) of token rows, in one forward pass; differentiable. Of length one, or with ``unit=False`` as
+    the last layer leaves them.
 
     No mask is passed: behind causal attention with right padding it changes no real position, and
     without one PyTorch takes its fast causal kernel. ``LocalEncoder`` refuses models that look ahead.
@@ -123,12 +124,12 @@ def embed(model: nn.Module, rows: Sequence[Sequence[int]], *, packed: bool | Non
     config: Any = model.config
     device = next(model.parameters()).device
     if config._attn_implementation == "flash_attention_2" if packed is None else packed:
-        return _embed_packed(model, rows, device)
+        return _embed_packed(model, rows, device, unit)
     ids, lengths = pad(rows, device)
-    return pool(model(input_ids=ids, use_cache=False).last_hidden_state, lengths)
+    return pool(model(input_ids=ids, use_cache=False).last_hidden_state, lengths, unit=unit)
 
 
-def _embed_packed(model: nn.Module, rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+def _embed_packed(model: nn.Module, rows: Sequence[Sequence[int]], device: torch.device, unit: bool) -> Tensor:
     lengths = torch.tensor([len(row) for row in rows], device=device)
     ids = torch.tensor([i for row in rows for i in row], device=device)[None]  # (1, tokens)
     positions = torch.cat([torch.arange(len(row), device=device) for row in rows])[None]
@@ -144,7 +145,7 @@ def _embed_packed(model: nn.Module, rows: Sequence[Sequence[int]], device: torch
         max_length_k=longest,
         use_cache=False,
     ).last_hidden_state
-    return pool(hidden.transpose(0, 1)[ends - 1], torch.ones_like(lengths))
+    return pool(hidden.transpose(0, 1)[ends - 1], torch.ones_like(lengths), unit=unit)
 
 
 def batches(lengths: Sequence[int], token_budget: int, devices: int = 1) -> Iterator[list[int]]:
@@ -275,20 +276,24 @@ class LocalEncoder:
         """What the model reads of bare texts or prompts. Counts no truncation: the caller may refuse instead."""
         return tokenize(self.tokenizer, texts, self.max_length)
 
+    def encode_states(self, queries: Sequence[str], task: Task) -> np.ndarray:
+        """:meth:`encode_queries` before their length is made one, (N, D): a classifier may read the length too."""
+        return self._encode([task.prompt(query) for query in queries], "queries", unit=False)
+
     @torch.inference_mode()
-    def encode_rows(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
+    def encode_rows(self, rows: Sequence[Sequence[int]], *, unit: bool = True) -> np.ndarray:
         """Embeddings (N, D) of rows of :meth:`tokenize`, batched by their lengths; one caller at a time computes."""
         out = np.empty((len(rows), self.dimension), dtype=np.float32)
         with self._lock:
             for batch in batches([len(row) for row in rows], self.token_budget):
-                out[batch] = embed(self.model, [rows[i] for i in batch]).cpu().numpy()
+                out[batch] = embed(self.model, [rows[i] for i in batch], unit=unit).cpu().numpy()
         return out
 
-    def _encode(self, texts: Sequence[str], kind: str) -> np.ndarray:
+    def _encode(self, texts: Sequence[str], kind: str, *, unit: bool = True) -> np.ndarray:
         if isinstance(texts, str):
             raise TypeError(f"{kind} must be a list of texts, got one string ({texts[:40]!r}): wrap it in a list")
         tokens = self.tokenize(texts)
-        out = self.encode_rows(tokens.ids)
+        out = self.encode_rows(tokens.ids, unit=unit)
         if tokens.truncated:
             with self._lock:
                 self.truncated += tokens.truncated

@@ -77,6 +77,17 @@ def test_queries_are_prompted_and_passages_bare(mistral: LocalEncoder):
     assert not np.allclose(other, same, atol=1e-2)
 
 
+def test_states_are_the_embeddings_before_their_length_is_made_one(mistral: LocalEncoder):
+    queries = ["who founded it?", "ማን መሠረተው?", "谁创立了它？"]
+    states = mistral.encode_states(queries, TASK)
+    lengths = np.linalg.norm(states, axis=1, keepdims=True)
+    assert (abs(lengths - 1) > 0.1).all()
+    np.testing.assert_allclose(states / lengths, mistral.encode_queries(queries, TASK), atol=1e-6)
+    rows = mistral.tokenize([TASK.prompt(query) for query in queries]).ids
+    packed = embed(mistral.model, rows, packed=True, unit=False).detach().numpy()
+    np.testing.assert_allclose(packed, states, atol=1e-4)
+
+
 def test_no_texts(mistral: LocalEncoder):
     assert mistral.encode_passages([]).shape == (0, 64)
     assert mistral.encode_queries([], TASK).shape == (0, 64)

@@ -12,7 +12,12 @@ loop        the step, on one CPU, one GPU or many (transformers.Trainer); train:
 checkpoints sealed, swept, averaged; memory: what a process took, and how it stays flat
 estimate    what a run will do and take, before it is paid for
 evaluate    ndcg@10, recall@100, mrr@10 over local sets in BEIR layout
+harness     mteb: its results, resumed, with every query's scores beside; suites and mteb_tasks (local data) are what it
+            runs, mteb_models (an encoder), mteb_store (the deployed store) and peers what it runs on; instructions: the
+            sentence of every task
+overlap     what of the training data stands in evaluation sets
 export      to safetensors, sentence-transformers, ONNX and GGUF, each verified (layout, gguf_writer, runtimes,
             references, model_card)
-cli         trainer synthesise | mine | train | average | evaluate | export
+cli         trainer synthesise | mine | train | average | evaluate | contamination | export (evaluate_cli,
+            synthesise_cli)
 """

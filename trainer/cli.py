@@ -1,4 +1,5 @@
-"""``trainer synthesise | mine | train | average | evaluate | export``: examples, a model, its scores, its files."""
+"""``trainer synthesise | mine | train | average | evaluate | contamination | export``: examples, a model, its scores,
+its files."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from trainer.evaluate_cli import contamination, evaluate
 from trainer.synthesise_cli import app as synthesise
 
 app = typer.Typer(
@@ -19,6 +21,8 @@ app = typer.Typer(
 )
 
 app.add_typer(synthesise, name="synthesise")
+app.command()(evaluate)
+app.command()(contamination)
 
 
 @app.command()
@@ -99,49 +103,6 @@ def average(
     except (ValueError, OSError) as error:
         typer.echo(f"trainer average: {error}", err=True)
         raise typer.Exit(1) from error
-
-
-@app.command()
-def evaluate(
-    data: Annotated[Path, typer.Option(help="a folder of SET/LANG/{corpus.jsonl, queries.jsonl, qrels.tsv}")],
-    out: Annotated[Path, typer.Option(help="the JSON file to write: {SET: {LANG: {metric: value}}, mean: {...}}")],
-    model: Annotated[str, typer.Option(help="'mini', 'mini-base', a model folder or a Hub id")] = "mini",
-    mode: Annotated[str, typer.Option(help="dense, sparse (BM25, no model) or hybrid")] = "dense",
-    task: Annotated[str, typer.Option(help="the queries' task: a name of TASKS")] = "question-answering",
-    only: Annotated[list[str] | None, typer.Option(help="sets to evaluate, by name; all by default")] = None,
-    queries: Annotated[int, typer.Option(help="at most so many queries a set, sampled; 0 for all")] = 0,
-    passages: Annotated[
-        int, typer.Option(help="with --queries: at most so many passages a set, the relevant kept")
-    ] = 0,
-    cache: Annotated[Path, typer.Option(help="keeps embeddings, so that a run cut off goes on")] = Path(
-        "runs/embeddings.sqlite"
-    ),
-) -> None:
-    """Score a model on local retrieval sets."""
-    from ragkit.task import TASKS
-
-    if mode not in ("dense", "sparse", "hybrid"):
-        raise typer.BadParameter(f"{mode!r} is none of dense, sparse, hybrid", param_hint="--mode")
-    if task not in TASKS:
-        raise typer.BadParameter(f"{task!r} is none of {', '.join(TASKS)}", param_hint="--task")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[logging.StreamHandler(sys.stderr)])
-
-    from ragkit.encoder import LocalEncoder
-    from trainer import evaluate as e
-
-    try:
-        sets = [s for s in e.read_sets(data) if not only or s.name in only]
-        if not sets:
-            raise ValueError(f"no set below {data} is named {' or '.join(only or [])}")
-        if queries:
-            sets = [s.sample(queries, passages or len(s.passages)) for s in sets]
-        encoder = e.NoEncoder() if mode == "sparse" else e.CachedEncoder(LocalEncoder.load(model), cache)
-        result = e.evaluate(sets, encoder, TASKS[task], mode)
-        e.write(result, out)
-    except (ValueError, OSError) as error:
-        typer.echo(f"trainer evaluate: {error}", err=True)
-        raise typer.Exit(1) from error
-    typer.echo(" ".join(f"{metric} {value:.4f}" for metric, value in e.mean_over_sets(result).items()))
 
 
 @app.command()

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -114,8 +115,13 @@ class CachedEncoder:
     def encode_passages(self, passages: Sequence[str]) -> np.ndarray:
         return self._encode(passages, None)
 
-    def _encode(self, texts: Sequence[str], task: Task | None) -> np.ndarray:
-        role = f"{self.fingerprint}\0{task.prefix if task else ''}\0"
+    def encode_states(self, queries: Sequence[str], task: Task) -> np.ndarray:
+        """Where the encoder can: :meth:`LocalEncoder.encode_states`."""
+        return self._encode(queries, task, unit=False)
+
+    def _encode(self, texts: Sequence[str], task: Task | None, *, unit: bool = True) -> np.ndarray:
+        inner: Any = self.inner
+        role = f"{self.fingerprint}\0{task.prefix if task else ''}\0" + ("" if unit else "states\0")
         keys = [hashlib.sha256((role + text).encode("utf-8", "surrogatepass")).digest() for text in texts]
         rows = {key: row for key in set(keys) if (row := self._get(key)) is not None}
         missing = list({key: text for key, text in zip(keys, texts, strict=True) if key not in rows}.items())
@@ -123,7 +129,8 @@ class CachedEncoder:
         for start in tqdm(range(0, len(missing), self.chunk), desc="embed", unit=" batches", disable=not missing):
             part = missing[start : start + self.chunk]
             chunk = [text for _, text in part]
-            vectors = self.inner.encode_queries(chunk, task) if task else self.inner.encode_passages(chunk)
+            encode = inner.encode_queries if unit else inner.encode_states
+            vectors = encode(chunk, task) if task else inner.encode_passages(chunk)
             with self._db:
                 for (key, _), vector in zip(part, vectors, strict=True):
                     self._db.execute("INSERT OR REPLACE INTO embeddings VALUES (?, ?)", (key, vector.tobytes()))

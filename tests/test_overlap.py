@@ -1,0 +1,76 @@
+"""Overlap of training data with evaluation sets, counted from both sides."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from test_contamination import PASSAGES
+from typer.testing import CliRunner
+
+from trainer.cli import app
+from trainer.overlap import report, table
+
+QUESTION = "When does the last tram go?"
+
+
+def lines(file: Path, records: list[dict[str, object]]) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records), "utf-8")
+    return file
+
+
+@pytest.fixture
+def sets(tmp_path: Path) -> Path:
+    folder = tmp_path / "sets"
+    for lang, text in PASSAGES.items():
+        lines(folder / "ferry" / lang / "corpus.jsonl", [{"_id": lang, "title": "", "text": text}])
+        lines(folder / "ferry" / lang / "queries.jsonl", [{"_id": "q", "text": QUESTION}])
+    lines(folder / "pairs" / "en.jsonl", [{"s1": "Nothing of this was seen", "s2": "in any record at all", "score": 1}])
+    return folder
+
+
+@pytest.mark.parametrize("lang", PASSAGES)
+def test_a_run_inside_a_longer_text_is_found_in_every_script(sets: Path, tmp_path: Path, lang: str):
+    text = PASSAGES[lang]
+    cut = text[: int(len(text) * 0.95)]
+    data = lines(tmp_path / "train.jsonl", [{"query": "x", "pos": f"... {cut} ..."}, {"query": "x", "pos": text[:12]}])
+    found = report([data], [sets])
+    assert found.records == [("train.jsonl", 1, [f"ferry/{lang}"])]
+    counts = found.training["train.jsonl"]
+    assert (counts.total, counts.exact, counts.run, counts.either) == (2, 0, 1, 1)
+    assert found.sets[f"ferry/{lang}"].run == 1 and found.sets[f"ferry/{lang}"].total == 2
+
+
+def test_exact_texts_but_for_case_and_width_in_any_field(sets: Path, tmp_path: Path):
+    records = [
+        {"query": "WHEN does  the last tram go?", "negatives": []},
+        {"query": "other", "negatives": ["a", "Ｎothing of this was seen"]},
+        {"_id": QUESTION, "query": "an id is no text"},
+        {"query": "last tram", "positive": "too short to say anything"},
+    ]
+    found = report([lines(tmp_path / "train.jsonl", records)], [sets])
+    assert [(line, len(names)) for _, line, names in found.records] == [(1, len(PASSAGES)), (2, 1)]
+    assert found.training["train.jsonl"].exact == 2
+    assert (found.sets["pairs/en"].exact, found.sets["pairs/en"].total) == (1, 2)
+    assert "| pairs/en | 2 | 1 | 0 | 1 | 50.00 % |" in table(found)
+
+
+def test_the_command_reports_and_cleans(sets: Path, tmp_path: Path):
+    folder = tmp_path / "train"
+    folder.mkdir()
+    records = [{"query": QUESTION, "pos": "a"}, {"query": "How do I get to the sea?", "pos": "b"}]
+    with gzip.open(folder / "qa.en.jsonl.gz", "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(r) + "\n" for r in records)
+    out, clean = tmp_path / "o.json", tmp_path / "clean"
+    command = ["contamination", str(folder), "--against", str(sets), "--out", str(out), "--clean", str(clean)]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "| qa.en.jsonl.gz | 2 | 1 | 0 | 1 | 50.00 % |" in done.output
+    assert json.loads(out.read_text("utf-8"))["records"][0][:2] == ["qa.en.jsonl.gz", 1]
+    with gzip.open(clean / "qa.en.jsonl.gz", "rt", encoding="utf-8") as file:
+        assert [json.loads(line) for line in file] == records[1:]
+    assert report([clean], [sets]).records == []
+    assert CliRunner().invoke(app, ["contamination", str(tmp_path / "no"), "--against", str(sets)]).exit_code == 1
