@@ -1,4 +1,5 @@
-"""``trainer synthesise | mine | train | average | evaluate | export``: examples, a model, its scores, its files."""
+"""``trainer synthesise | mine | train | average | evaluate | passkey | report | export``: examples, a model, its
+scores, its files."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from trainer.report_cli import passkey, report
 from trainer.synthesise_cli import app as synthesise
 
 app = typer.Typer(
@@ -19,6 +21,8 @@ app = typer.Typer(
 )
 
 app.add_typer(synthesise, name="synthesise")
+app.command()(report)
+app.command()(passkey)
 
 
 @app.command()
