@@ -22,7 +22,7 @@ class Context:
     def apply(self, config: Any) -> None:
         """Change a transformers configuration. Raises ValueError for a knob that the model does not have."""
         name = type(config).__name__
-        rope = getattr(config, "rope_parameters", None)
+        rope: Any = getattr(config, "rope_parameters", None)
         layered = isinstance(rope, dict) and "full_attention" in rope
         if self.rope_base is not None:
             if not rope:

@@ -9,20 +9,22 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from statistics import fmean
 from typing import Any
 
 import matplotlib
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.font_manager import get_font_names
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from trainer.score_tables import MEAN_OF_TYPES, Grid, grids, language_pair
+from trainer.grids import ACROSS, WITHIN, Grid, grids, language_pair
 from trainer.scores import ModelScores
+from trainer.suite_means import MEAN_OF_TYPES
 from trainer.tables import Table
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#888888")
@@ -63,12 +65,12 @@ def charts(models: Sequence[ModelScores], tables: Sequence[Table]) -> Iterator[C
         lines = table.columns if table.systems == "rows" else table.rows
         systems = [h for h in (table.rows if table.systems == "rows" else table.columns) if h.kind == "measured"]
         alt = f"{table.title}: {', '.join(h.label for h in systems)}. The numbers are in the table."
-        if len(lines) * len(systems) <= MOST_BARS and table.name not in ("one-language", "across-languages"):
+        if len(lines) * len(systems) <= MOST_BARS and table.name not in (WITHIN, ACROSS):
             yield chart(table.name, table.name, f"Bars. {alt}", lambda look, t=table: bars(t, look))
         else:
             yield chart(table.name, table.name, f"Heat map. {alt}", lambda look, t=table: heat_map(t, look))
     for grid in grids(models):
-        if grid.name == "across-languages":
+        if grid.name == ACROSS:
             pairs = language_pairs(list(grids(models)))
             alt = f"Heat maps of ndcg@10 by language of questions and passages: {', '.join(pairs)}."
             yield chart("language-pairs", grid.name, alt, lambda look, p=pairs: pair_maps(p, look))
@@ -81,7 +83,7 @@ def chart(name: str, table: str, alt: str, draw: Callable[[Look], Figure]) -> Ch
 
 def png(draw: Callable[[Look], Figure], look: Look) -> bytes:
     out = io.BytesIO()
-    settings = {
+    settings: Any = {
         "text.parse_math": False,  # a model may be called "$"
         "font.family": _fonts(),
         "font.size": 9,
@@ -125,13 +127,14 @@ def _series(table: Table) -> tuple[list[str], dict[str, list[Any]], dict[str, li
 def bars(table: Table, look: Look) -> Figure:
     """A group of horizontal bars for each line, a mark for what was published."""
     lines, measured, beside = _series(table)
-    thick = 0.8 / max(1, len(measured))
-    figure = Figure(figsize=(7.2, 1.3 + len(lines) * max(0.3, 0.15 * len(measured) + 0.08)), layout="constrained")
+    lanes = len(measured) + bool(beside)  # the marks have a lane of their own, below the bars
+    thick = 0.8 / lanes
+    figure = Figure(figsize=(7.2, 1.3 + len(lines) * max(0.3, 0.15 * lanes + 0.08)), layout="constrained")
     axes = figure.subplots()
     handles: list[Any] = []
     for n, (label, values) in enumerate(measured.items()):
         colour, hatch = COLOURS[n % len(COLOURS)], "//" if n >= len(COLOURS) else None
-        at = [k + (n - (len(measured) - 1) / 2) * thick for k in range(len(lines))]
+        at = [k + (n - (lanes - 1) / 2) * thick for k in range(len(lines))]
         drawn = axes.barh(at, [v or 0 for v in values], height=thick * 0.92, color=colour, hatch=hatch)
         texts = ["missing" if v is None else f"{v:.1f}" for v in values]
         axes.bar_label(drawn, texts, padding=2, fontsize=6.5, color=look.ink)
@@ -140,7 +143,7 @@ def bars(table: Table, look: Look) -> Figure:
         at = [(v, k) for k, v in enumerate(values) if v is not None]
         style: dict[str, Any] = {"marker": MARKS[n], "linestyle": "", "color": look.ink, "markersize": 5}
         style |= {"markeredgecolor": look.ink, "markerfacecolor": look.paper}
-        axes.plot([v for v, _ in at], [k for _, k in at], **style)
+        axes.plot([v for v, _ in at], [k + (lanes - 1) / 2 * thick for _, k in at], **style)
         handles.append(Line2D([], [], label=f"{label}, published", **style))
     axes.set_yticks(range(len(lines)), lines)
     axes.set_ylim(len(lines) - 0.4, -0.6)
@@ -166,30 +169,50 @@ def heat_map(table: Table, look: Look) -> Figure:
     cells = [[values[k] for values in measured.values()] for k in range(len(lines))]
     figure = Figure(figsize=(2.6 + 0.75 * len(measured), 1.6 + 0.24 * len(lines)), layout="constrained")
     axes = figure.subplots()
-    _cells(axes, cells, lines, [_label(label) for label in measured], look)
+    _cells(axes, cells, lines, [_label(label) for label in measured], look, _span(v for row in cells for v in row))
     return figure
 
 
-def _cells(axes: Any, cells: Sequence[Sequence[float | None]], rows: Sequence[str], columns: Sequence[str], look: Look):
-    colours = matplotlib.colormaps["cividis"].with_extremes(bad=look.paper)
+def _cells(
+    axes: Any,
+    cells: Sequence[Sequence[float | None]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    look: Look,
+    span: tuple[float, float],
+) -> None:
+    colours = matplotlib.colormaps["viridis"].with_extremes(bad=look.paper)
     values = [[float("nan") if v is None else v for v in row] for row in cells]
-    axes.imshow(values, cmap=colours, vmin=0, vmax=100, aspect="auto")
-    axes.set_xticks(range(len(columns)), columns, rotation=40, ha="left", rotation_mode="anchor")
+    scale = Normalize(*span)
+    axes.imshow(values, cmap=colours, norm=scale, aspect="auto")
+    turned: dict[str, Any] = {"rotation": 40, "ha": "left", "rotation_mode": "anchor"}
+    axes.set_xticks(range(len(columns)), columns, **(turned if max(map(len, columns)) > 4 else {}))
     axes.xaxis.tick_top()
     axes.set_yticks(range(len(rows)), rows)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     for r, row in enumerate(cells):
         for c, v in enumerate(row):
-            text, ink = ("–", look.ink) if v is None else (f"{v:.0f}", "black" if v > 55 else "white")
-            axes.text(c, r, text, ha="center", va="center", fontsize=7.5, color=ink)
+            if v is None:
+                axes.text(c, r, "–", ha="center", va="center", fontsize=7.5, color=look.ink)
+                continue
+            red, green, blue, _ = colours(scale(v))
+            dark = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 < 0.18  # where white reads better
+            axes.text(c, r, f"{v:.0f}", ha="center", va="center", fontsize=7.5, color="white" if dark else "black")
+
+
+def _span(values: Iterable[float | None]) -> tuple[float, float]:
+    """Of the colours: whole tens around the values."""
+    known = [v for v in values if v is not None] or [0.0, 100.0]
+    low, high = 10 * (min(known) // 10), 10 * -(-max(known) // 10)
+    return low, max(high, low + 10)
 
 
 def language_pairs(all_grids: Sequence[Grid]) -> dict[str, dict[tuple[str, str], float]]:
     """Model -> (language of questions, of passages) -> points, means over the sets with that pair."""
     found: dict[str, dict[tuple[str, str], list[float]]] = {}
     for grid in all_grids:
-        if grid.name not in ("one-language", "across-languages"):
+        if grid.name not in (WITHIN, ACROSS):
             continue
         for model in grid.models:
             for line in grid.lines:
@@ -203,13 +226,14 @@ def pair_maps(pairs: Mapping[str, Mapping[tuple[str, str], float]], look: Look) 
     """A heat map for each model, of the languages that meet another one: questions down, passages across."""
     mixed = {pair for one in pairs.values() for pair in one if pair[0] != pair[1]}
     asked, read = (sorted({pair[n] for pair in mixed}) for n in (0, 1))
+    span = _span(v for one in pairs.values() for v in one.values())
     across = min(2, len(pairs))
     down = -(-len(pairs) // across)
     size = (across * (1.2 + 0.42 * len(read)), 0.5 + down * (1.2 + 0.3 * len(asked)))
     figure = Figure(figsize=size, layout="constrained")
     places = figure.subplots(down, across, squeeze=False).ravel()
     for axes, (label, one) in zip(places, pairs.items(), strict=False):
-        _cells(axes, [[one.get((q, p)) for p in read] for q in asked], asked, read, look)
+        _cells(axes, [[one.get((q, p)) for p in read] for q in asked], asked, read, look, span)
         axes.set_title(_label(label), fontsize=9)
         axes.set_ylabel("questions")
         axes.set_xlabel("passages")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from trainer.passkey_report import is_passkey, passkey_chart, passkey_table, read_passkey
+from trainer.passkey import Run, is_run, read
+from trainer.passkey_report import passkey_chart, passkey_table
 from trainer.published import published
-from trainer.score_tables import Wanted, score_tables
+from trainer.score_tables import score_tables
 from trainer.scores import ModelScores, annotate, read_scores
 from trainer.tables import Table
 
@@ -17,7 +17,7 @@ from trainer.tables import Table
 @dataclass(frozen=True, slots=True)
 class Report:
     models: tuple[ModelScores, ...]
-    passkeys: tuple[dict[str, Any], ...]  # runs of the passkey test
+    passkeys: tuple[Run, ...]  # runs of the passkey test
     tables: tuple[Table, ...]
     summary: tuple[str, ...]
 
@@ -26,16 +26,18 @@ def build(
     results: Sequence[Path], against: Sequence[str], reproduces: Mapping[str, str], notes: Mapping[str, str]
 ) -> Report:
     """Raises ValueError or OSError where the files hold no results, or a name that was given is not theirs."""
-    runs = [read_passkey(file) for file in results if is_passkey(file)]
-    folders = [file for file in results if not is_passkey(file)]
+    runs = [read(file) for file in results if is_run(file)]
+    folders = [file for file in results if not is_run(file)]
     models = read_scores(folders) if folders else []
     annotate(models, published().notes, notes)
-    tables = score_tables(models, Wanted(tuple(against), reproduces))
+    tables = score_tables(models, against, reproduces)
     if runs:
         tables.append(passkey_table(runs))
     if not tables:
         raise ValueError("these results hold no score: every task is missing")
-    summary = [f"Measured: {', '.join(m.label + (f' ({m.note})' if m.note else '') for m in models)}."] if models else []
+    summary = (
+        [f"Measured: {', '.join(m.label + (f' ({m.note})' if m.note else '') for m in models)}."] if models else []
+    )
     return Report(tuple(models), tuple(runs), tuple(tables), tuple(summary))
 
 

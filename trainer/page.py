@@ -30,12 +30,12 @@ body { margin: 0 auto; padding: 1rem; max-width: 72rem; background: var(--paper)
 h1 { font-size: 1.6rem; line-height: 1.25 } h2 { font-size: 1.25rem; margin-top: 2.5rem; overflow-wrap: anywhere }
 a { color: var(--best) } nav ul { padding-left: 1.2rem; columns: 20rem } li, p { overflow-wrap: anywhere }
 .metric, .remarks { color: var(--soft); font-size: .9rem } .remarks { padding-left: 1.2rem }
-.frame { overflow-x: auto; border: 1px solid var(--line); border-radius: .4rem; margin: .8rem 0 }
+.frame { position: relative; overflow-x: auto; border: 1px solid var(--line); border-radius: .4rem; margin: .8rem 0 }
 .frame:focus-visible { outline: 3px solid var(--best) }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; font-variant-numeric: tabular-nums }
 caption { text-align: left; padding: .5rem .7rem; color: var(--soft) }
 th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap; border-top: 1px solid var(--line) }
-thead th { vertical-align: bottom; white-space: normal; min-width: 4.5rem; border-top: 0; overflow-wrap: anywhere }
+thead th { vertical-align: bottom; white-space: normal; min-width: 5.5rem; border-top: 0; overflow-wrap: break-word }
 th[scope=row], thead th:first-child { text-align: left; position: sticky; left: 0; background: var(--paper);
   white-space: normal; min-width: 7rem; max-width: 12rem; overflow-wrap: anywhere; font-weight: 500 }
 .published { background: var(--band); font-style: italic } .distance { background: var(--band) }
@@ -43,7 +43,8 @@ th.kind { font-weight: 400; color: var(--soft); font-size: .8rem }
 td.best { font-weight: 700; color: var(--best) } td.missing { color: var(--soft) } tr.mean > * { border-top-width: 3px }
 td.comparison { white-space: nowrap } .hidden { position: absolute; width: 1px; height: 1px; overflow: hidden;
   clip-path: inset(50%) }
-figure { margin: 1rem 0; overflow-x: auto } figure img { display: block; max-width: 100%; height: auto; min-width: 34rem }
+figure { margin: 1rem 0; overflow-x: auto }
+figure img { display: block; max-width: 100%; height: auto; min-width: 30rem }
 @media (min-width: 40rem) { figure img { min-width: 0 } }
 """
 

@@ -14,7 +14,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,9 +40,11 @@ FILLER = (
 LONGEST = 131_072  # tokens: room that an encoder is loaded with, so that its fingerprint is that of every length
 KIND = "passkey"
 
+Run = dict[str, Any]  # what the file holds: test, model, settings, lengths
+
 # Given names and family names of one script: every pair is a name.
 LATIN = (
-    "Ada Bruno Clara Dmitri Edda Farid Greta Hugo Ines Jonas Karla Lars Mira Nadia Oskar Petra Quentin Rosa Simon Tilda",
+    "Ada Bruno Clara Dmitri Edda Farid Greta Hugo Ines Jonas Karla Lars Mira Nadia Oskar Petra Quentin Rosa Simon Thea",
     "Abara Brandt Castillo Dahl Eriksen Fontana Garrick Holm Ivanov Jansen Keller Lindqvist Moreau Novak Okafor Petrov",
 )
 SCRIPTS = (
@@ -142,23 +144,26 @@ def passkey(
     out: Path,
     config: PasskeyConfig = PasskeyConfig(),
     context: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Do the lengths that ``out`` does not have, shortest first, and keep each as it is done.
+) -> Iterator[Run]:
+    """Do the lengths that ``out`` does not have, shortest first; keep and yield the run as each is done.
 
     Raises ValueError where ``out`` is of another model or other knobs, or a length is longer than the encoder reads.
     """
-    words = hashlib.sha256(json.dumps([TASK.prefix, QUESTION, STATEMENT, FILLER]).encode()).hexdigest()[:16]
+    words = hashlib.sha256(
+        json.dumps([TASK.prefix, QUESTION, STATEMENT, FILLER, SCRIPTS, JOINED]).encode()
+    ).hexdigest()[:16]
     settings = {**asdict(config), **(context or {}), "fingerprint": encoder.fingerprint, "words": words}
-    run: dict[str, Any] = {"test": KIND, "model": model, "settings": settings, "lengths": {}}
+    run: Run = {"test": KIND, "model": model, "settings": settings, "lengths": {}}
     if out.exists():
-        before = json.loads(out.read_text("utf-8"))
-        if before.get("test") != KIND or before.get("settings") != settings:
-            raise ValueError(f"{out} holds something else, or a run of other settings: give another --out")
+        before = read(out)
+        if before.get("settings") != settings:
+            raise ValueError(f"{out} holds a run of other settings: give another --out")
         run["lengths"] = before["lengths"]
     if max(lengths, default=0) > encoder.max_length:
         raise ValueError(f"the encoder reads {encoder.max_length} tokens, not {max(lengths)}: load it with more")
     for length in sorted(set(lengths)):
         if str(length) in run["lengths"]:
+            yield run
             continue
         begun = time.monotonic()
         hay = haystack(length, config, encoder.count_tokens)
@@ -174,12 +179,27 @@ def passkey(
         run["lengths"] = dict(sorted(run["lengths"].items(), key=lambda item: int(item[0])))
         _keep(run, out)
         log.info("%d tokens: %d of %d", length, hits, config.queries)
-    return run
+        yield run
 
 
-def _keep(run: dict[str, Any], out: Path) -> None:
+def _keep(run: Run, out: Path) -> None:
     """Whole or not at all."""
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(out.name + ".part")
     part.write_text(json.dumps(run, indent=1, ensure_ascii=False) + "\n", "utf-8")
     os.replace(part, out)  # noqa: PTH105
+
+
+def is_run(file: Path) -> bool:
+    """Whether a file is one of this test's."""
+    try:
+        data = json.loads(file.read_text("utf-8")) if file.is_file() else None
+    except ValueError:
+        return False
+    return isinstance(data, dict) and data.get("test") == KIND
+
+
+def read(file: Path) -> Run:
+    if not is_run(file):
+        raise ValueError(f"{file} is no file of trainer passkey")
+    return json.loads(file.read_text("utf-8"))

@@ -2,48 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
 from trainer.charts import COLOURS, Chart, Look, chart
-from trainer.passkey import KIND
+from trainer.passkey import Run
 from trainer.published import published
 from trainer.tables import Head, Table
 
 KNOBS = ("rope_base", "rope_local_base", "window")
 
 
-def is_passkey(file: Path) -> bool:
-    if not file.is_file():
-        return False
-    try:
-        data = json.loads(file.read_text("utf-8"))
-    except ValueError:
-        return False
-    return isinstance(data, dict) and data.get("test") == KIND
-
-
-def read_passkey(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text("utf-8"))
-
-
-def label(run: dict[str, Any]) -> str:
+def label(run: Run) -> str:
     """The model, and the knobs that were turned."""
     settings = run["settings"]
     turned = [f"{knob.replace('_', ' ')} {settings[knob]:g}" for knob in KNOBS if settings.get(knob) is not None]
     return ", ".join([run["model"], *turned, *(["names of ten scripts"] if settings["names"] == "world" else [])])
 
 
-def accuracy(done: dict[str, Any]) -> float:
+def accuracy(done: dict[str, int]) -> float:
     return 100 * done["correct"] / done["queries"]
 
 
-def passkey_table(runs: Sequence[dict[str, Any]]) -> Table:
+def passkey_table(runs: Sequence[Run]) -> Table:
     beside = published().tables["passkey"]
     lengths = sorted({*map(int, beside.scores), *(int(n) for run in runs for n in run["lengths"])})
     columns = (*(Head(label(run)) for run in runs), *(Head(s, "published") for s in beside.systems))
@@ -54,9 +38,9 @@ def passkey_table(runs: Sequence[dict[str, Any]]) -> Table:
         ]
         for n in lengths
     ]
-    candidates = {run["settings"]["candidates"] for run in runs}
+    candidates = " or ".join(map(str, sorted({run["settings"]["candidates"] for run in runs})))
     remarks = (
-        f"{' or '.join(map(str, sorted(candidates)))} candidates of each length; filler, sentences and names are not the paper's",
+        f"{candidates} candidates of each length. Filler, sentences and names are our own words, not the paper's",
         beside.origin + " The columns are settings of E5-mistral.",
     )
     return Table(
@@ -65,19 +49,21 @@ def passkey_table(runs: Sequence[dict[str, Any]]) -> Table:
     )  # fmt: skip
 
 
-def passkey_chart(runs: Sequence[dict[str, Any]]) -> Chart:
-    done = "; ".join(f"{label(r)}: " + ", ".join(f"{n} {accuracy(d):.0f}" for n, d in r["lengths"].items()) for r in runs)
+def passkey_chart(runs: Sequence[Run]) -> Chart:
+    done = "; ".join(
+        f"{label(r)}: " + ", ".join(f"{n} {accuracy(d):.0f}" for n, d in r["lengths"].items()) for r in runs
+    )
     alt = f"Top-1 accuracy by length of text in tokens. {done}. The numbers are in the table."
     return chart("passkey", "passkey", alt, lambda look: plot(runs, look))
 
 
-def plot(runs: Sequence[dict[str, Any]], look: Look) -> Figure:
+def plot(runs: Sequence[Run], look: Look) -> Figure:
     """Accuracy by length with 95 % intervals (Wilson); the paper's settings thin behind."""
     beside = published().tables["passkey"]
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = figure.subplots()
     for system, style in zip(beside.systems, ("-", "--", "-.", ":"), strict=True):
-        values = [beside.score(system, n) for n in beside.scores]
+        values: Any = [beside.score(system, n) for n in beside.scores]
         axes.plot(
             [int(n) for n in beside.scores], values, linestyle=style, linewidth=1, color=look.ink, alpha=0.5,
             label=f"E5-mistral, {system} (published, read off)",

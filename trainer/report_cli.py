@@ -13,21 +13,25 @@ import typer
 
 
 def report(
-    results: Annotated[list[Path], typer.Argument(help="folders of mteb's results; files of trainer passkey", exists=True)],
+    results: Annotated[
+        list[Path], typer.Argument(help="folders of mteb's results; files of trainer passkey", exists=True)
+    ],
     out: Annotated[Path | None, typer.Option(help="the HTML page to write; pictures as PNG beside it")] = None,
     against: Annotated[list[str] | None, typer.Option(help="a model that all others are compared with")] = None,
     reproduces: Annotated[
         list[str] | None, typer.Option(help="MODEL=SYSTEM: the published system whose distance is shown, as E5-mistral")
     ] = None,
-    note: Annotated[list[str] | None, typer.Option(help="MODEL=TEXT: printed wherever the model's numbers stand")] = None,
+    note: Annotated[
+        list[str] | None, typer.Option(help="MODEL=TEXT: printed wherever the model's numbers stand")
+    ] = None,
     title: Annotated[str, typer.Option(help="of the page")] = "Evaluation of embedders",
     as_json: Annotated[bool, typer.Option("--json", help="one JSON document in place of the tables")] = False,
 ) -> None:
     """Tables of the paper's kind from mteb's result files, with published numbers and tests of significance."""
     try:
         from trainer.evaluation_report import build, write_page
-        from trainer.tables import as_markdown
         from trainer.tables import as_json as table_json
+        from trainer.tables import as_markdown
 
         made = build(results, against or [], _pairs(reproduces, "--reproduces"), _pairs(note, "--note"))
         if out:
@@ -50,7 +54,9 @@ def report(
 def passkey(
     out: Annotated[Path, typer.Option(help="the JSON file; lengths that it has are not done again")],
     model: Annotated[str, typer.Option(help="'mini', 'mini-base', a model folder or a Hub id")] = "mini",
-    lengths: Annotated[str, typer.Option(help="tokens, BOS and EOS included")] = "256,512,1024,2048,4096,8192,16384,32768",
+    lengths: Annotated[
+        str, typer.Option(help="tokens, BOS and EOS included")
+    ] = "256,512,1024,2048,4096,8192,16384,32768",
     plot: Annotated[Path | None, typer.Option(help="the PNG to draw after each length")] = None,
     candidates: Annotated[int, typer.Option(help="texts of each length")] = 100,
     queries: Annotated[int, typer.Option(help="questions at each length")] = 50,
@@ -80,8 +86,7 @@ def passkey(
         config = p.PasskeyConfig(candidates, queries, names, seed)
         loaded = LocalEncoder.load(model, max_length=p.LONGEST, context=knobs if knobs != Context() else None)
         encoder = CachedEncoder(loaded, cache, chunk=4)  # what a kill may cost: four texts
-        for length in sorted(set(wanted)):
-            run = p.passkey(encoder, model, [length], out, config, asdict(knobs))
+        for run in p.passkey(encoder, model, wanted, out, config, asdict(knobs)):
             if plot:
                 from trainer.charts import LIGHT, png
                 from trainer.passkey_report import plot as draw
@@ -93,9 +98,8 @@ def passkey(
     except (ValueError, OSError) as error:
         typer.echo(f"trainer passkey: {error}", err=True)
         raise typer.Exit(1) from error
-    for length in sorted(set(wanted)):
-        done = run["lengths"][str(length)]
-        typer.echo(f"{length}\t{done['correct']}/{done['queries']}")
+    for length, done in p.read(out)["lengths"].items():
+        typer.echo(f"{length} tokens\t{done['correct']} of {done['queries']}")
 
 
 def _pairs(texts: list[str] | None, option: str) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """Result files of mteb, read from disk: which model has which score on which task.
 
 ``ROOT/MODEL/REVISION/TASK.json`` as ``mteb.ResultCache`` writes it (``experiments/NAME/`` below a revision too), and
-beside it ``TASK.perquery.json``, ``{subset: {query: {"ndcg@10": ...}}}``, for tests of significance. mteb itself is
-not needed. Values are as in the files, 0 to 1; a score that is NaN, as mteb marks what is missing, is missing.
+beside it ``TASK.perquery.json``, ``{subset: {query: {"ndcg@10": ...}}}`` (``"SUBSET SPLIT"`` where a task has several
+splits), for tests of significance. mteb itself is not needed. Values are as in the files, 0 to 1; a score that is
+NaN, as mteb marks what is missing, is missing.
 """
 
 from __future__ import annotations
@@ -34,10 +35,13 @@ class ModelScores:
 
     name: str
     revision: str
-    label: str = ""
+    label: str = ""  # the name without its owner, where that says enough
     note: str = ""
     tasks: dict[str, list[Score]] = field(default_factory=dict)
     queries: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)  # (task, subset) -> query -> ndcg@10
+
+    def per_query(self, task: str, split: str, subset: str) -> dict[str, float] | None:
+        return self.queries.get((task, f"{subset} {split}"), self.queries.get((task, subset)))
 
     def named(self, name: str) -> bool:
         """Whether ``name`` means this model: its label, its name, or the name without its owner; case is ignored."""
@@ -68,8 +72,10 @@ def read_scores(roots: Iterable[Path]) -> list[ModelScores]:
         raise ValueError(f"no results of mteb (MODEL/REVISION/TASK.json) below {', '.join(map(str, roots))}")
     found = list(models.values())
     for model in found:
+        namesakes = [other for other in found if other.named(model.name.rpartition("/")[2])]
+        short = model.name.rpartition("/")[2] if len({other.name for other in namesakes}) == 1 else model.name
         alike = sum(other.name == model.name for other in found)
-        model.label = model.name if alike == 1 else f"{model.name} ({model.revision})"
+        model.label = short if alike == 1 else f"{short} ({model.revision})"
     return found
 
 

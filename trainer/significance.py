@@ -61,7 +61,7 @@ def _p(weighted: np.ndarray, resamples: int, seed: int) -> float:
     decided = weighted[weighted != 0]  # a tie has no sign to change
     if 2 ** len(decided) <= resamples:
         found: Any = stats.permutation_test(
-            (decided,), total, permutation_type="samples", vectorized=True, n_resamples=np.inf
+            (decided,), total, permutation_type="samples", vectorized=True, n_resamples=resamples
         )
         return float(found.pvalue)
     random = np.random.default_rng(seed)

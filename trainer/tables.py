@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from trainer.scores import ModelScores
 from trainer.significance import Comparison
 
 Kind = Literal["measured", "published", "distance", "comparison"]
@@ -68,8 +69,13 @@ def show(cell: Cell, kind: Kind) -> str:
         return MISSING
     if isinstance(cell, Comparison):
         mark = (" ▲" if cell.difference > 0 else " ▼") if cell.significant else ""
-        return f"{cell.difference:+.1f} [{cell.low:.1f}, {cell.high:.1f}]{mark}"
-    return f"{cell:+.1f}" if kind == "distance" else f"{cell:.1f}"
+        return _minus(f"{cell.difference:+.1f} [{cell.low:.1f}, {cell.high:.1f}]") + mark
+    return _minus(f"{cell:+.1f}") if kind == "distance" else f"{cell:.1f}"
+
+
+def _minus(number: str) -> str:
+    """As wide as a plus, and without a negative zero."""
+    return re.sub(r"(?<!\d)[-+]?0\.0(?!\d)", "0.0", number).replace("-", "−")
 
 
 def as_markdown(table: Table) -> str:
@@ -109,9 +115,7 @@ def plain(text: str) -> str:
 
 def width(text: str) -> int:
     """Columns that a terminal gives it."""
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
-    )
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def as_json(table: Table) -> dict[str, Any]:
@@ -139,3 +143,14 @@ def _json_cell(cell: Cell) -> Any:
         "significant": cell.significant,
         "queries": cell.queries,
     }
+
+
+def differences(values: Sequence[Cell], others: Sequence[Cell]) -> list[Cell]:
+    return [
+        a - b if isinstance(a, float) and isinstance(b, float) else None for a, b in zip(values, others, strict=True)
+    ]
+
+
+def notes(models: Sequence[ModelScores]) -> list[str]:
+    """Remarks: what must be said of these models."""
+    return [f"{m.label}: {m.note}" for m in models if m.note]
