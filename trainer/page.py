@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from lxml import etree
+import lxml.etree as etree
 
 from trainer.charts import Chart
 from trainer.tables import MISSING, Comparison, Head, Table, show

@@ -17,12 +17,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ragkit.encoder import Encoder
 from ragkit.task import Task
+
+if TYPE_CHECKING:
+    from ragkit.encoder import Encoder
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +154,8 @@ def passkey(
     words = hashlib.sha256(
         json.dumps([TASK.prefix, QUESTION, STATEMENT, FILLER, SCRIPTS, JOINED]).encode()
     ).hexdigest()[:16]
-    settings = {**asdict(config), **(context or {}), "fingerprint": encoder.fingerprint, "words": words}
+    settings = {**asdict(config), **(context or {}), "fingerprint": encoder.fingerprint}
+    settings["words"] = hashlib.sha256(words.encode()).hexdigest()[:16]
     run: Run = {"test": KIND, "model": model, "settings": settings, "lengths": {}}
     if out.exists():
         before = read(out)
