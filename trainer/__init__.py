@@ -1,6 +1,6 @@
 """trainer: make the embedder. Sources of (query, positive, negatives) -> LoRA adapter -> scores -> other formats.
 
-synthesise  ask a language model (request_plan, slots, prompts, languages, answers, batch, report), and keep what is
+synthesise  ask a language model (request_plan, slots, prompts, languages, answers, batch, report.py), and keep what is
             sound (parse, checks, identify, refusals, words, dedup, contamination, derive)
 config      a recipe: every knob of a run; recipes/ holds those that ship
 data        training examples, sources with instruction and ratio; public: the 14 public sets, streamed
@@ -12,7 +12,10 @@ loop        the step, on one CPU, one GPU or many (transformers.Trainer); train:
 checkpoints sealed, swept, averaged; memory: what a process took, and how it stays flat
 estimate    what a run will do and take, before it is paid for
 evaluate    ndcg@10, recall@100, mrr@10 over local sets in BEIR layout
+passkey     is a long text found by one sentence in it? passkey_report: its table and plot
+report_cli  mteb's result files (scores) as the paper's tables (published, grids, suite_means, comparisons,
+            significance, score_tables, tables), pictures (charts) and a page (evaluation_report, page)
 export      to safetensors, sentence-transformers, ONNX and GGUF, each verified (layout, gguf_writer, runtimes,
             references, model_card)
-cli         trainer synthesise | mine | train | average | evaluate | export
+cli         trainer synthesise | mine | train | average | evaluate | passkey | report | export
 """

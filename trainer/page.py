@@ -76,8 +76,10 @@ def _add(parent: Any, tag: str, text: str, **attributes: str) -> Any:
 
 
 def clean(text: str) -> str:
-    """Without what XML cannot hold: control characters, lone surrogates."""
-    return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)
+    """Without what XML cannot hold (control characters, lone surrogates) and what turns the direction of a line."""
+    return re.sub(
+        r"[\u202a-\u202e\u2066-\u2069]|[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text
+    )
 
 
 def _linked(parent: Any, text: str) -> None:

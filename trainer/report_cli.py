@@ -31,7 +31,7 @@ def report(
     try:
         from trainer.evaluation_report import build, write_page
         from trainer.tables import as_json as table_json
-        from trainer.tables import as_markdown
+        from trainer.tables import as_markdown, plain
 
         made = build(results, against or [], _pairs(reproduces, "--reproduces"), _pairs(note, "--note"))
         if out:
@@ -45,7 +45,7 @@ def report(
     if as_json:
         text = json.dumps({"summary": made.summary, "tables": [table_json(t) for t in made.tables]}, ensure_ascii=False)
     else:
-        text = "\n".join([*(f"{s}\n" for s in made.summary), *map(as_markdown, made.tables)])
+        text = "\n".join([*(f"{plain(s)}\n" for s in made.summary), *map(as_markdown, made.tables)])
     sys.stdout.buffer.write(text.encode("utf-8", "replace") + b"\n")
     if out:
         typer.echo(out, err=True)

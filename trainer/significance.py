@@ -52,13 +52,13 @@ def compare(sets: Sequence[Differences], *, resamples: int = RESAMPLES, seed: in
 
 
 def _p(weighted: np.ndarray, resamples: int, seed: int) -> float:
-    if not weighted.any():
-        return 1.0
+    decided = weighted[weighted != 0]  # a tie has no sign to change
+    if len(decided) < 2:
+        return 1.0  # either sign of one difference is as extreme
 
     def total(sample: np.ndarray, axis: int = -1) -> Any:
         return sample.sum(axis=axis)
 
-    decided = weighted[weighted != 0]  # a tie has no sign to change
     if 2 ** len(decided) <= resamples:
         found: Any = stats.permutation_test(
             (decided,), total, permutation_type="samples", vectorized=True, n_resamples=resamples

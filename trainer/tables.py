@@ -18,6 +18,7 @@ from trainer.significance import Comparison
 
 Kind = Literal["measured", "published", "distance", "comparison"]
 MISSING = "–"
+UNSEEN = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"  # controls, of terminals and of direction
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ def as_markdown(table: Table) -> str:
     ]
     widths = [max(width(line[n]) for line in [head, *body]) for n in range(len(head))]
     rule = "|" + "|".join("-" * (w + 2) if n == 0 else "-" * (w + 1) + ":" for n, w in enumerate(widths)) + "|"
-    lines = [f"## {table.title}", "", plain(table.metric), "", _row(head, widths), rule]
+    lines = [f"## {plain(table.title)}", "", plain(table.metric), "", _row(head, widths), rule]
     lines += [_row(line, widths) for line in body]
     if table.remarks:
         lines += ["", *(f"- {plain(remark)}" for remark in table.remarks)]
@@ -108,8 +109,9 @@ def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def plain(text: str) -> str:
-    """A name is whatever a folder is called: no line breaks, no commands to a terminal, no bars, no HTML."""
-    shown = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda sign: repr(sign.group())[1:-1], text)
+    """A name is whatever a folder is called: no line breaks, no commands to a terminal, no bars, no HTML, and no
+    turning of what follows from right to left."""
+    shown = re.sub(UNSEEN, lambda sign: repr(sign.group())[1:-1], text)
     return shown.replace("|", "\\|").replace("<", "\\<")
 
 
