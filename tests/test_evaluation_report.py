@@ -34,6 +34,7 @@ def put(
     languages: tuple[str, ...] = ("eng-Latn",),
     metric: str = "ndcg_at_10",
     revision: str = "r1",
+    data: str = "1",
 ) -> Path:
     folder = root / model.replace("/", "__") / revision
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,7 +42,7 @@ def put(
         {"hf_subset": s, "languages": list(languages), "main_score": v, metric: v, "recall_at_100": v}
         for s, v in scores.items()
     ]
-    result = {"dataset_revision": "1", "task_name": task, "mteb_version": "2.26.24", "evaluation_time": 1.0,
+    result = {"dataset_revision": data, "task_name": task, "mteb_version": "2.26.24", "evaluation_time": 1.0,
               "scores": {split: entries}}  # fmt: skip
     file = folder / f"{task}.json"
     file.write_text(json.dumps(result), "utf-8")
@@ -196,15 +197,53 @@ def test_own_sets_are_sorted_by_languages_and_averaged_by_task(tmp_path: Path):
     put(tmp_path, "mini", "mlqa", {"ar": 0.2, "zh-Hant": 0.4}, languages=("ara-Arab",))
     put(tmp_path, "mini", "amqa", {"am": 0.9}, languages=("amh-Ethi",))
     put(tmp_path, "mini", "mlqa-cross", {"ar-en": 0.5, "en-ar": 0.7}, languages=("ara-Arab", "eng-Latn"))
+    put(tmp_path, "mini", "mixed", {"en": 0.6, "en-zh": 0.3})
     put(tmp_path, "mini", "sts", {"de": 0.6}, metric="cosine_spearman")
     made = tables(tmp_path)
-    assert [row.label for row in made["one-language"].rows] == ["amqa am", "mlqa ar", "mlqa zh-Hant", "Mean"]
-    assert value(made["one-language"], "Mean", "mini") == pytest.approx((90 + 30) / 2)  # tasks weigh the same
+    assert [row.label for row in made["one-language"].rows] == [
+        "amqa am",
+        "mixed en",
+        "mlqa ar",
+        "mlqa zh-Hant",
+        "Mean",
+    ]
+    assert value(made["one-language"], "Mean", "mini") == pytest.approx((90 + 60 + 30) / 3)  # tasks weigh the same
     assert value(made["across-languages"], "mlqa-cross en-ar", "mini") == pytest.approx(70)
+    assert value(made["across-languages"], "mixed en-zh", "mini") == pytest.approx(30)
+    assert value(made["one-language"], "mixed en", "mini") == pytest.approx(60)
     assert value(made["sts"], "sts de", "mini") == pytest.approx(60)
     pairs = language_pairs(list(grids(read_scores([tmp_path]))))
     assert pairs == {"mini": {("am", "am"): 90, ("ar", "ar"): 20, ("zh-Hant", "zh-Hant"): 40,
-                              ("ar", "en"): 50, ("en", "ar"): 70}}  # fmt: skip
+                              ("ar", "en"): 50, ("en", "ar"): 70, ("en", "en"): 60, ("en", "zh"): 30}}  # fmt: skip
+
+
+def test_bitext_is_a_mean_over_pairs_of_languages(tmp_path: Path):
+    pairs = {"de-en": 0.9, "fr-en": 0.8, "ru-en": 0.7, "zh-en": 1.0}
+    put(tmp_path, "a", "BUCC.v2", pairs, metric="f1")
+    put(tmp_path, "b", "BUCC.v2", {"de-en": 0.9}, metric="f1")
+    put(tmp_path, "b", "Tatoeba", {"sqi-eng": 0.5}, metric="f1")
+    table = tables(tmp_path)["bitext"]
+    assert value(table, "BUCC.v2", "a") == pytest.approx(85) and value(table, "BUCC.v2", "b") is None
+    assert value(table, "BUCC.v2", "LaBSE") == 98.8 and value(table, "Tatoeba", "LaBSE") == 81.1
+    assert value(table, "Mean", "a") is None  # no line that both have
+
+
+def test_a_task_of_several_splits_says_which(tmp_path: Path):
+    put(tmp_path, "a", "own", {"sw": 0.5}, split="dev", queries={"sw dev": [0.5] * 3, "sw test": [0.25] * 3})
+    file = put(tmp_path, "b", "own", {"sw": 0.25}, queries={"sw": [0.25] * 3})
+    first = json.loads((tmp_path / "a" / "r1" / "own.json").read_text("utf-8"))
+    first["scores"] |= json.loads(file.read_text("utf-8"))["scores"]
+    (tmp_path / "a" / "r1" / "own.json").write_text(json.dumps(first), "utf-8")
+    made = tables(tmp_path, "b")
+    assert [row.label for row in made["one-language"].rows] == ["own sw dev", "own sw test", "Mean"]
+    assert value(made["one-language-against-b"], "own sw test", "a").difference == 0
+
+
+def test_other_data_are_told(tmp_path: Path):
+    put(tmp_path, "a", "own", {"sw": 0.5})
+    put(tmp_path, "b", "own", {"sw": 0.5}, data="2")
+    told = [r for r in tables(tmp_path)["one-language"].remarks if r.startswith("Not the same data")]
+    assert told == ["Not the same data, so not to be compared: own, whose revision was a: 1; b: 2"]
 
 
 # ---- comparisons ----
@@ -339,11 +378,12 @@ def test_json_has_the_same_numbers(folder: Path):
 
 
 def test_markdown_lines_up():
-    from trainer.tables import Head, width
+    from trainer.tables import Head, plain, width
 
     cells = ((1.0, None), (2.25, -3.0))
     table = Table("t", "T", "m", "columns", (Head("名前"), Head("ab|c")), (Head("x"), Head("y", "distance")), cells)
     lines = [line for line in as_markdown(table).splitlines() if line.startswith("|")]
+    assert plain("p < 0.05 <b>") == "p < 0.05 \\<b>"
     assert lines[2] == "| 名前  | 1.0 |    – |" and lines[3] == "| ab\\|c | 2.2 | −3.0 |"
     assert len({width(line) for line in lines}) == 1
     assert table.best == frozenset()

@@ -92,25 +92,28 @@ def grids(models: Sequence[ModelScores]) -> Iterator[Grid]:
     known |= {task for task, *_ in BY_LANGUAGE} | set(BITEXT)
     own: dict[str, list[str]] = defaultdict(list)
     for task in sorted({task for model in models for task in model.tasks} - known):
-        own[_sort(next(m.tasks[task] for m in models if task in m.tasks))].append(task)
-    for name, title, metric in (
-        (WITHIN, "Retrieval within a language", NDCG),
-        (ACROSS, "Retrieval across languages", NDCG),
-        ("sts", "Semantic textual similarity", "cosine_spearman"),
-        ("pairs", "Parallel sentences", "f1"),
-        ("others", "Other tasks", "main"),
+        own[_sort([s for model in models for s in model.tasks.get(task, [])])].append(task)
+    for name, title, kind, metric, counted in (
+        (WITHIN, "Retrieval within a language", "retrieval", NDCG, lambda s, _: not _crosses(s)),
+        (ACROSS, "Retrieval across languages", "retrieval", NDCG, lambda s, _: _crosses(s)),
+        ("sts", "Semantic textual similarity", "sts", "cosine_spearman", None),
+        ("pairs", "Parallel sentences", "pairs", "f1", None),
+        ("others", "Other tasks", "others", "main", None),
     ):
-        yield from _grid(models, name, title, own[name], metric, None, None)
+        yield from _grid(models, name, title, own[kind], metric, counted, None)
 
 
 def _sort(scores: Sequence[Score]) -> str:
-    """Which table a task of one's own belongs to, by what was measured of it."""
-    metrics = scores[0].metrics
+    """What kind of task this is, by what was measured of it."""
+    metrics = scores[0].metrics if scores else {}
     if NDCG in metrics and metrics[NDCG] == scores[0].main:
-        return ACROSS if any(q != p for q, p in map(language_pair, scores)) else WITHIN
-    return (
-        "sts" if "cosine_spearman" in metrics else "pairs" if "f1" in metrics and "precision" in metrics else "others"
-    )
+        return "retrieval"
+    return "sts" if "cosine_spearman" in metrics else "pairs" if {"f1", "precision"} <= metrics.keys() else "others"
+
+
+def _crosses(score: Score) -> bool:
+    asked, read = language_pair(score)
+    return asked != read
 
 
 def language_pair(score: Score) -> tuple[str, str]:
@@ -129,31 +132,45 @@ def _grid(
     title: str,
     tasks: Sequence[str],
     metric: str,
-    counts: Callable[[Score, str], bool] | None,
+    counted: Callable[[Score, str], bool] | None,  # which subsets and splits of a task: all, where None
     beside: PublishedTable | None,
     *,
-    by_task: bool = False,  # a published column is a task's, not a subset's
+    by_task: bool = False,  # a line, and a published column, is a task's mean
 ) -> Iterator[Grid]:
-    points: dict[tuple[str, Line], float] = {}
-    splits = {t: {s.split for m in models for s in m.tasks.get(t, [])} for t in tasks}
+    """Nothing where no model has a score of these."""
+    values: dict[tuple[str, str], dict[tuple[str, str], float]] = {}  # (model, task) -> (split, subset) -> points
     for model in models:
         for task in tasks:
             for s in model.tasks.get(task, []):
                 value = s.main if metric == "main" else s.metrics.get(metric)
-                if value is not None and (counts is None or counts(s, task)):
-                    parts = [task] if len(tasks) > 1 or beside is None else []
-                    parts += [s.subset] if s.subset != "default" and not (by_task and counts) else []
-                    parts += [s.split] if counts is None and len(splits[task]) > 1 else []
-                    points[model.label, Line(task, s.split, s.subset, " ".join(parts) or task)] = POINTS * value
+                if value is not None and (counted is None or counted(s, task)):
+                    values.setdefault((model.label, task), {})[s.split, s.subset] = POINTS * value
+    points: dict[tuple[str, Line], float] = {}
+    lines: list[Line] = []
+    for task in tasks:
+        places = sorted({place for (_, t), own in values.items() if t == task for place in own}, key=lambda p: p[::-1])
+        if by_task and places:
+            split, subset = places[0] if len(places) == 1 else ("", "")
+            lines.append(Line(task, split, subset, task))
+            for model in models:
+                own = values.get((model.label, task), {})
+                if own.keys() == set(places):
+                    points[model.label, lines[-1]] = fmean(own.values())
+            continue
+        several = len({split for split, _ in places}) > 1
+        for split, subset in places:
+            parts = [task] if len(tasks) > 1 or beside is None else []
+            parts += [subset] if subset != "default" else []
+            lines.append(Line(task, split, subset, " ".join([*parts, *([split] if several else [])]) or task))
+            for model in models:
+                if (value := values.get((model.label, task), {}).get((split, subset))) is not None:
+                    points[model.label, lines[-1]] = value
     if points:
-        lines = sorted({line for _, line in points}, key=lambda u: (tasks.index(u.task), u.subset, u.split))
-        here = [m for m in models if any((m.label, line) in points for line in lines)]
+        here = tuple(m for m in models if any((m.label, line) in points for line in lines))
         keys = {line: line.task.removesuffix(".v2") for line in lines} if by_task else None
         absent = tuple(m for m in models if m not in here)
-        yield Grid(
-            name, title, "main score" if metric == "main" else metric.replace("_at_", "@"),
-            tuple(here), absent, tuple(lines), points, beside, keys,
-        )  # fmt: skip
+        metric = "main score" if metric == "main" else metric.replace("_at_", "@")
+        yield Grid(name, title, metric, here, absent, tuple(lines), points, beside, keys)
 
 
 def mean(grid: Grid, value: Callable[[Line], float | None]) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from trainer.comparisons import comparison_tables
 from trainer.grids import ACROSS, Grid, Line, grids, mean
 from trainer.published import MEAN, published
-from trainer.scores import ModelScores
+from trainer.scores import ModelScores, other_data
 from trainer.suite_means import suite_tables
 from trainer.tables import Cell, Head, Kind, Table, differences, notes
 
@@ -110,6 +110,7 @@ def _remarks(grid: Grid) -> Iterator[str]:
         lacking = [line.label for line in grid.lines if (m.label, line) not in grid.points]
         if lacking:
             yield f"Missing for {m.label}: {', '.join(lacking)}"
+    yield from other_data(grid.models, (line.task for line in grid.lines))
     if grid.absent:
         yield f"Without any of these: {', '.join(m.label for m in grid.absent)}"
     if grid.beside:

@@ -38,6 +38,7 @@ class ModelScores:
     label: str = ""  # the name without its owner, where that says enough
     note: str = ""
     tasks: dict[str, list[Score]] = field(default_factory=dict)
+    data: dict[str, str] = field(default_factory=dict)  # task -> revision of its data
     queries: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)  # (task, subset) -> query -> ndcg@10
 
     def per_query(self, task: str, split: str, subset: str) -> dict[str, float] | None:
@@ -115,6 +116,7 @@ def _add(model: ModelScores, file: Path, data: Mapping[str, Any]) -> None:
                 f"{file}: give one of the two folders"
             )
     model.tasks[task] = list(known.values())
+    model.data[task] = str(data.get("dataset_revision"))
     beside = file.with_name(file.stem + PER_QUERY)
     if beside.exists():
         for subset, queries in _load(beside).items():
@@ -144,3 +146,17 @@ def annotate(models: Sequence[ModelScores], notes: Mapping[str, str], given: Map
             model.note = text
     for model in models:
         model.note = model.note or next((text for name, text in notes.items() if model.named(name)), "")
+
+
+def other_data(models: Sequence[ModelScores], tasks: Iterable[str]) -> list[str]:
+    """A sentence for each task whose data were not the same for all of these models."""
+    found: list[str] = []
+    for task in dict.fromkeys(tasks):
+        revisions: dict[str, list[str]] = {}
+        for model in models:
+            if model.tasks.get(task):
+                revisions.setdefault(model.data[task], []).append(model.label)
+        if len(revisions) > 1:
+            parts = "; ".join(f"{', '.join(labels)}: {revision}" for revision, labels in revisions.items())
+            found.append(f"Not the same data, so not to be compared: {task}, whose revision was {parts}")
+    return found

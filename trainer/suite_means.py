@@ -9,7 +9,7 @@ from statistics import fmean
 
 from trainer.grids import POINTS, counts
 from trainer.published import MEAN, Suite, published
-from trainer.scores import ModelScores
+from trainer.scores import ModelScores, other_data
 from trainer.tables import Cell, Head, Table, differences, notes
 
 MEAN_OF_TYPES = "Mean of types"
@@ -52,6 +52,7 @@ def suite_tables(
         lacking = [t for t in suite.tasks if t in scored and t not in values[m.label]]
         if lacking:
             remarks.append(f"Missing for {m.label}: {', '.join(lacking)}")
+    remarks += other_data(here, suite.tasks)
     beside = published().tables.get("mteb-categories" if name == "mteb-eng-v1" else name)
     datasets = published().tables["mteb-datasets"]
     columns = [*types, MEAN, MEAN_OF_TYPES]

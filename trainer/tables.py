@@ -70,7 +70,8 @@ def show(cell: Cell, kind: Kind) -> str:
         return MISSING
     if isinstance(cell, Comparison):
         mark = (" ▲" if cell.difference > 0 else " ▼") if cell.significant else ""
-        return _minus(f"{cell.difference:+.1f} [{cell.low:.1f}, {cell.high:.1f}]") + mark
+        interval = f" [{cell.low:.1f}, {cell.high:.1f}]" if cell.high != float("inf") else ""  # of one query, none
+        return _minus(f"{cell.difference:+.1f}{interval}") + mark
     return _minus(f"{cell:+.1f}") if kind == "distance" else f"{cell:.1f}"
 
 
@@ -112,7 +113,7 @@ def plain(text: str) -> str:
     """A name is whatever a folder is called: no line breaks, no commands to a terminal, no bars, no HTML, and no
     turning of what follows from right to left."""
     shown = re.sub(UNSEEN, lambda sign: repr(sign.group())[1:-1], text)
-    return shown.replace("|", "\\|").replace("<", "\\<")
+    return re.sub(r"<(?=[A-Za-z/!?])", r"\\<", shown.replace("|", "\\|"))
 
 
 def width(text: str) -> int:
