@@ -11,6 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 
 from trainer.published import PublishedTable, Suite, published
@@ -77,14 +78,11 @@ def grids(models: Sequence[ModelScores]) -> Iterator[Grid]:
         ("beir", "BEIR by dataset", beir),
         ("mteb-datasets", "MTEB English v1: the other datasets", others),
     ):
-
-        def counted(s: Score, task: str) -> bool:
-            return counts(s, task, english)
-
-        yield from _grid(models, name, title, tasks, "main", counted, datasets, by_task=True)
+        in_suite = partial(counts, suite=english)
+        yield from _grid(models, name, title, tasks, "main", in_suite, datasets, by_task=True)
     for task, split, name, title, metric in BY_LANGUAGE:
-        of_split: Callable[[Score, str], bool] = lambda s, _, split=split: s.split == split  # noqa: E731
-        yield from _grid(models, name, title, [task], metric, of_split, published().tables[name])
+        in_split = partial(_in_split, split=split)
+        yield from _grid(models, name, title, [task], metric, in_split, published().tables[name])
     yield from _grid(
         models, "bitext", "Bitext mining", BITEXT, "main", None, published().tables["bitext"], by_task=True
     )
@@ -101,6 +99,10 @@ def grids(models: Sequence[ModelScores]) -> Iterator[Grid]:
         ("others", "Other tasks", "others", "main", None),
     ):
         yield from _grid(models, name, title, own[kind], metric, counted, None)
+
+
+def _in_split(score: Score, _: str, split: str) -> bool:
+    return score.split == split
 
 
 def _sort(scores: Sequence[Score]) -> str:
