@@ -24,10 +24,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from ragkit import mini
+from ragkit.context import Context
 from ragkit.sparse import well_formed
 from ragkit.task import Task
 
@@ -219,12 +220,14 @@ class LocalEncoder:
         device: str | None = None,
         dtype: torch.dtype | None = None,
         max_length: int | None = None,
+        context: Context | None = None,
     ) -> LocalEncoder:
         """Load ``"mini"``, ``"mini-base"`` (its base, untrained), a model folder, or a Hub id.
 
         A folder holds full weights, or a LoRA adapter whose base is named by its ``ragkit.json`` (else
         by ``adapter_config.json``); an adapter is merged into its base. ``dtype`` defaults to what the
-        device computes fast. Raises OSError where nothing of that name is found.
+        device computes fast, ``context`` to the model's own RoPE base and window. Raises OSError where nothing of
+        that name is found.
         """
         transformers_logging.disable_progress_bar()  # it loads in seconds, and scripts read our standard error
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -240,8 +243,11 @@ class LocalEncoder:
                     or json.loads((source / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"]
                 )
         where = str(source)
+        config = AutoConfig.from_pretrained(where)
+        if context:
+            context.apply(config)
         model = AutoModel.from_pretrained(
-            where, dtype=torch.float32 if adapter else dtype, attn_implementation=attention(device)
+            where, config=config, dtype=torch.float32 if adapter else dtype, attn_implementation=attention(device)
         )
         digest = weights_digest(source) if source.is_dir() else f"{where}@{model.config._commit_hash}"
         if adapter:
@@ -251,6 +257,8 @@ class LocalEncoder:
                 warnings.simplefilter("ignore", FutureWarning)  # peft 0.21 asks transformers by an old name
                 model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
             digest += weights_digest(adapter)
+        if context:
+            digest += repr(context)
         return cls(
             model.to(device=device, dtype=dtype),
             AutoTokenizer.from_pretrained(where),

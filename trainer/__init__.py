@@ -1,6 +1,6 @@
 """trainer: make the embedder. Sources of (query, positive, negatives) -> LoRA adapter -> scores -> other formats.
 
-synthesise  ask a language model (request_plan, slots, prompts, languages, answers, batch, report), and keep what is
+synthesise  ask a language model (request_plan, slots, prompts, languages, answers, batch, report.py), and keep what is
             sound (parse, checks, identify, refusals, words, dedup, contamination, derive)
 config      a recipe: every knob of a run; recipes/ holds those that ship
 data        training examples, sources with instruction and ratio; public: the 14 public sets, streamed
@@ -16,8 +16,11 @@ harness     mteb: its results, resumed, with every query's scores beside; suites
             runs, mteb_models (an encoder), mteb_store (the deployed store) and peers what it runs on; instructions: the
             sentence of every task
 overlap     what of the training data stands in evaluation sets
+passkey     is a long text found by one sentence in it? passkey_report: its table and plot
+report_cli  mteb's result files (scores) as the paper's tables (published, grids, suite_means, comparisons,
+            significance, score_tables, tables), pictures (charts) and a page (evaluation_report, page)
 export      to safetensors, sentence-transformers, ONNX and GGUF, each verified (layout, gguf_writer, runtimes,
             references, model_card)
-cli         trainer synthesise | mine | train | average | evaluate | contamination | export (evaluate_cli,
-            synthesise_cli)
+cli         trainer synthesise | mine | train | average | evaluate | contamination | passkey | report | export
+            (evaluate_cli, report_cli, synthesise_cli)
 """

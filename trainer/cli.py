@@ -1,5 +1,5 @@
-"""``trainer synthesise | mine | train | average | evaluate | contamination | export``: examples, a model, its scores,
-its files."""
+"""``trainer synthesise | mine | train | average | evaluate | contamination | passkey | report | export``: examples, a
+model, its scores, its files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from trainer.evaluate_cli import contamination, evaluate
+from trainer.report_cli import passkey, report
 from trainer.synthesise_cli import app as synthesise
 
 app = typer.Typer(
@@ -23,6 +24,8 @@ app = typer.Typer(
 app.add_typer(synthesise, name="synthesise")
 app.command()(evaluate)
 app.command()(contamination)
+app.command()(report)
+app.command()(passkey)
 
 
 @app.command()
