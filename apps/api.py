@@ -18,6 +18,7 @@ from apps.quiet import gr
 from ragkit.commands import hit_fields
 from ragkit.retrieve import Mode
 from ragkit.task import DEFAULT_TASK
+from ragkit.types import Hit
 
 Modes = Literal["hybrid", "dense", "sparse"]
 
@@ -45,7 +46,7 @@ def add(desk: Desk) -> None:
                 k=_within(k),
             )
         ranks = {key: {"dense": dense, "sparse": sparse} for key, (dense, sparse) in found.ranks.items()}
-        hits = [hit_fields(hit) | {"ranks": ranks[hit.passage.id]} for hit in found.hits]
+        hits = [_told(hit) | {"ranks": ranks[hit.passage.id]} for hit in found.hits]
         return {"language": found.language, "milliseconds": found.milliseconds, "hits": hits}
 
     def read(question: str, task: str = DEFAULT_TASK, instruction: str = "") -> dict[str, Any]:
@@ -67,8 +68,8 @@ def add(desk: Desk) -> None:
                 )
                 for way in (left, right)
             )
-        moved = [hit_fields(m.hit) | {"rose": m.by} for m in explain.compare(one.hits, other.hits)]
-        return {"left": [hit_fields(hit) for hit in one.hits], "right": moved}
+        moved = [_told(m.hit) | {"rose": m.by} for m in explain.compare(one.hits, other.hits)]
+        return {"left": [_told(hit) for hit in one.hits], "right": moved}
 
     async def ask(question: str) -> AsyncIterator[dict[str, Any]]:
         """An answer with citations, as it is written; the last piece is the whole one. `text` is null where the
@@ -83,18 +84,19 @@ def add(desk: Desk) -> None:
                     for c in answer.citations
                 ]
                 told = {"text": answer.text, "done": True, "citations": cited, "model": answer.model}
-                yield told | {"hits": [hit_fields(hit) for hit in answer.hits or hits]}
+                yield told | {"hits": [_told(hit) for hit in answer.hits or hits]}
 
     def documents(text: str = "", most: int = 50) -> list[dict[str, Any]]:
         """The first documents of the corpus in whose path, id or title `text` stands."""
         with _explained():
-            return [asdict(entry) for entry in desk.library.documents(text, max(1, min(int(most), 1000)))]
+            return [_renamed(asdict(entry)) for entry in desk.library.documents(text, max(1, min(int(most), 1000)))]
 
     def status() -> dict[str, Any]:
         """What the corpus holds, by which model, and where."""
         with _explained():
             return asdict(desk.library.status())
 
+    # "path" is "file" here: gradio_client takes a record with a path for a file to fetch.
     for function in (search, read, compare, ask, documents, status):
         gr.api(function, api_name=function.__name__, concurrency_limit=8, concurrency_id="api")
 
@@ -108,6 +110,14 @@ class _explained:
         if isinstance(error, NotReady | ValueError | KeyError):
             told = {"empty": "the question is empty", "long": "the question is too long"}.get(str(error), str(error))
             raise gr.Error(told, print_exception=False) from error
+
+
+def _told(hit: Hit) -> dict[str, Any]:
+    return _renamed(hit_fields(hit))
+
+
+def _renamed(record: dict[str, Any]) -> dict[str, Any]:
+    return {"file" if name == "path" else name: value for name, value in record.items()}
 
 
 def _mode(name: str) -> Mode:

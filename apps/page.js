@@ -2,13 +2,24 @@
 (() => {
   const facts = __FACTS__;
   window.ragkitLanguage = facts.language;
-  // Gradio translates labels into navigator.language; the visitor may have chosen another.
-  Object.defineProperty(navigator, 'language', {get: () => facts.language});
-  Object.defineProperty(navigator, 'languages', {get: () => [facts.language]});
+  // Gradio translates labels into navigator.language, if it knows that language itself; the visitor may have chosen
+  // another. Ours are put where it looks: for one that it does not know, in the place of English.
+  const known = {zh: 'zh-CN', am: 'en'}[facts.language] || facts.language;
+  Object.defineProperty(navigator, 'language', {get: () => known});
+  Object.defineProperty(navigator, 'languages', {get: () => [known]});
+  let config;
+  Object.defineProperty(window, 'gradio_config', {
+    get: () => config,
+    set: value => {
+      const said = value.i18n_translations;
+      config = {...value, i18n_translations: {...said, [known]: said[facts.language]}};
+    },
+  });
 
   const root = document.documentElement;
   const dress = () => {
     if (root.dir !== facts.direction) root.dir = facts.direction;
+    if (root.lang !== facts.language) root.lang = facts.language;
     // Gradio writes dir="ltr" on every block, and names its upload button otherwise than the button reads.
     for (const block of document.querySelectorAll(`:is(.block, .prose)[dir]:not([dir=${facts.direction}])`)) {
       block.dir = facts.direction;

@@ -78,7 +78,7 @@ class Visit:
 
     def open(self, query: str = "") -> Page:
         page = self.context.new_page()
-        page.on("console", lambda m: self.wrong.append(f"{m.type}: {m.text}") if m.type == "error" else None)
+        page.on("console", self._heard)
         page.on("pageerror", lambda error: self.wrong.append(str(error)))
         page.on("dialog", lambda dialog: (self.wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
         page.on("request", self._note)
@@ -86,6 +86,10 @@ class Visit:
         page.wait_for_selector("#rk-language option:checked", state="attached")
         expect(page.locator("#rk-search-question textarea")).to_be_visible()
         return page
+
+    def _heard(self, message: Any) -> None:
+        if message.type == "error" and "AbortError" not in message.text:  # what was loading when the visitor went on
+            self.wrong.append(message.text)
 
     def _note(self, request: Any) -> None:
         if not request.url.startswith((self.url, "data:", "blob:")):
@@ -258,7 +262,6 @@ def test_a_hostile_upload_is_found_shown_and_removed(visit: Visit, tmp_path: Pat
 def test_right_to_left_on_a_telephone(browser: Browser, url: str, language: str, tmp_path: Path):
     locale = {"ar": "ar-EG", "he": "he-IL", "fa": "fa-IR", "ur": "ur-PK"}[language]
     visit = Visit(browser, url, locale=locale)  # of the browser, not of the address
-    visit.context.pages  # noqa: B018
     page = visit.open()
     page.set_viewport_size({"width": 360, "height": 740})
     assert page.evaluate("[document.documentElement.lang, document.documentElement.dir]") == [language, "rtl"]
@@ -296,6 +299,7 @@ def test_axe_finds_nothing_serious(browser: Browser, url: str, scheme: Any, chat
         turn_to(page, name)
         if name == "search":
             search(page, FERRY)
+            expect(page.locator("#rk-search-results mark")).to_have_count(5)
         elif name == "languages":
             page.click("#rk-languages-go")
             expect(page.locator(".rk-map svg[role=img]")).to_be_visible(timeout=3 * SLOW)
