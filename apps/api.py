@@ -14,7 +14,7 @@ from apps import explain
 from apps.desk import Desk, question_of, task_of
 from apps.library import NotReady
 from apps.pages.ask import answered
-from apps.quiet import gr
+from apps.quiet import api, gr
 from ragkit.commands import hit_fields
 from ragkit.retrieve import Mode
 from ragkit.task import DEFAULT_TASK
@@ -98,7 +98,7 @@ def add(desk: Desk) -> None:
 
     # "path" is "file" here: gradio_client takes a record with a path for a file to fetch.
     for function in (search, read, compare, ask, documents, status):
-        gr.api(function, api_name=function.__name__, concurrency_limit=8, concurrency_id="api")
+        api(function, api_name=function.__name__, concurrency_limit=8, concurrency_id="api")
 
 
 class _explained:

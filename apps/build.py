@@ -29,14 +29,14 @@ class Bar:
         self.done = self.embedded = 0
         self._next = 0.0
 
-    def update(self, count: int = 1) -> None:
-        self.done += count
+    def update(self, n: int = 1) -> None:
+        self.done += n
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + EVERY
             say(done=self.done, embedded=self.embedded)
 
-    def set_postfix(self, passages: int, **_: Any) -> None:
-        self.embedded = passages
+    def set_postfix(self, **numbers: Any) -> None:
+        self.embedded = numbers.get("passages", self.embedded)
 
 
 def run(what: str, store: str, corpus: str, model: str, paths: list[str]) -> dict[str, Any]:

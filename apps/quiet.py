@@ -1,5 +1,5 @@
 """Gradio, told before it is imported to send nothing anywhere and to keep what is uploaded in a folder of this process
-alone, which ends with it. The other modules take ``gr`` from here."""
+alone, which ends with it. The other modules take it from here."""
 
 from __future__ import annotations
 
@@ -13,5 +13,7 @@ os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="ragkit-app-")
 atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
 
 import gradio as gr  # noqa: E402
+from gradio import themes  # noqa: E402
+from gradio.events import api  # noqa: E402
 
-__all__ = ["gr"]
+__all__ = ["api", "gr", "themes"]

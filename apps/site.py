@@ -25,7 +25,7 @@ from apps.charts import STYLE
 from apps.desk import Desk
 from apps.library import Library
 from apps.pages import ask, compare, documents, languages, search
-from apps.quiet import gr
+from apps.quiet import gr, themes
 from apps.words import COOKIE, LANGUAGES, Words, negotiate, translations
 from ragkit.settings import Settings
 
@@ -56,14 +56,14 @@ element.addEventListener('click', event => { if (event.target.tagName === 'DIALO
 """
 
 
-def theme() -> gr.themes.Base:
+def theme() -> themes.Base:
     """Paper, ink and one green: nothing that competes with the documents."""
     fonts = ["system-ui", "Noto Sans", "Noto Sans Arabic", "Noto Sans Devanagari", "Noto Sans Ethiopic", "sans-serif"]
-    base = gr.themes.Base(
-        primary_hue=gr.themes.colors.teal,
-        neutral_hue=gr.themes.colors.stone,
-        radius_size=gr.themes.sizes.radius_md,
-        spacing_size=gr.themes.sizes.spacing_md,
+    base = themes.Base(
+        primary_hue=themes.colors.teal,
+        neutral_hue=themes.colors.stone,
+        radius_size=themes.sizes.radius_md,
+        spacing_size=themes.sizes.spacing_md,
         font=fonts,
         font_mono=["ui-monospace", "Noto Sans Mono", "monospace"],
     )
@@ -104,7 +104,7 @@ def theme() -> gr.themes.Base:
         button_primary_background_fill="#0d5c55",
         button_primary_background_fill_hover="#0a4842",
         button_primary_background_fill_dark="#1c8074",
-        button_primary_background_fill_hover_dark="#24968a",
+        button_primary_background_fill_hover_dark="#176a60",
         button_primary_text_color="#ffffff",
         button_primary_text_color_dark="#ffffff",
         button_secondary_background_fill="#efebe2",

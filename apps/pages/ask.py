@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 from apps import cards, explain
 from apps.desk import Desk, question_of, telling
@@ -42,7 +43,7 @@ def build(desk: Desk) -> None:
         if told:
             yield told[0], Html("")
 
-    events = [
+    events: list[Any] = [
         trigger(
             run, [question, desk.language], [said, sources],
             api_visibility="private", concurrency_limit=4, concurrency_id="ask", show_progress="minimal",
