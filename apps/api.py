@@ -98,7 +98,7 @@ def add(desk: Desk) -> None:
 
     # "path" is "file" here: gradio_client takes a record with a path for a file to fetch.
     for function in (search, read, compare, ask, documents, status):
-        api(function, api_name=function.__name__, concurrency_limit=8, concurrency_id="api")
+        api(function, api_name=function.__name__, concurrency_limit=desk.at_once, concurrency_id="api")
 
 
 class _explained:

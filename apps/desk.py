@@ -38,6 +38,7 @@ class Desk:
     questions: Path | None  # a folder in BEIR's layout, with questions about the corpus
     examples: Sequence[str]
     rival: str = ""  # another embedder to compare with
+    at_once: int = 24  # searches under way: those that wait for the model are encoded together
     language: Any = None  # the component that holds the visitor's language
     reader: Any = None  # the component that shows a passage in its document
     refreshed: list[tuple[Any, Any]] = field(default_factory=list)  # (function of the language, component) at loading

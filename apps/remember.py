@@ -1,24 +1,27 @@
-"""An encoder that keeps what it encoded a moment ago.
+"""An encoder that keeps what it encoded a moment ago, and encodes together what several visitors wait for.
 
 A page asks for the same things again: a question is searched, compared, then answered; the sentences of a
 passage that many visitors find are marked for each. Rows are kept by text and prompt, the least recently used
-go first. What is new is encoded a few texts a call, so that a visitor's question need not wait for the end of
-another's work.
+go first. What is new waits for its turn at the model; whoever has the turn takes along what waits with the same
+prompt, a few texts a call, so that twenty questions at once cost a few calls and not twenty, and no question
+waits for the end of another visitor's long work.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ragkit.encoder import Encoder
 from ragkit.task import Task
 
-CHUNK = 8  # texts a call: a second or so of two cores
+if TYPE_CHECKING:
+    from ragkit.encoder import Encoder
+
+CHUNK = 8  # texts a call: a second or so of two cores, which the next one waits
 
 
 class Remembering:
@@ -30,7 +33,9 @@ class Remembering:
         self.answer_threshold = float(getattr(inner, "answer_threshold", 0.0))
         self._rows: OrderedDict[tuple[str, str], np.ndarray] = OrderedDict()
         self._most = rows
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of the two dictionaries
+        self._turn = threading.Lock()  # at the model
+        self._waiting: dict[str, dict[str, int]] = {}  # prefix -> text -> callers that want it
 
     @property
     def truncated(self) -> int:
@@ -48,20 +53,44 @@ class Remembering:
         return self._encode(passages, "", self.inner.encode_passages)
 
     def _encode(self, texts: Sequence[str], prefix: str, encode: Callable[[Sequence[str]], np.ndarray]) -> np.ndarray:
-        found: dict[str, np.ndarray] = {}
-        with self._lock:
-            for text in texts:
-                row = self._rows.get((prefix, text))
-                if row is not None:
-                    self._rows.move_to_end((prefix, text))
-                    found[text] = row
+        if not texts:
+            return np.empty((0, self.dimension), np.float32)
+        found = self._known(prefix, texts)
         fresh = sorted({text for text in texts if text not in found}, key=len)  # like lengths share a call
+        waiting = self._waiting.setdefault(prefix, {})
         for start in range(0, len(fresh), CHUNK):
-            part = fresh[start : start + CHUNK]
-            found |= dict(zip(part, encode(part), strict=True))
+            mine = fresh[start : start + CHUNK]
+            with self._lock:
+                for text in mine:
+                    waiting[text] = waiting.get(text, 0) + 1
+            try:
+                with self._turn:
+                    done = self._known(prefix, mine)
+                    if left := [text for text in mine if text not in done]:
+                        with self._lock:
+                            others = [text for text in waiting if text not in left and (prefix, text) not in self._rows]
+                        together = [*left, *others][:CHUNK]
+                        done |= dict(zip(together, encode(together), strict=True))
+                        self._keep(prefix, done)
+            finally:
+                with self._lock:
+                    for text in mine:
+                        waiting[text] -= 1
+                        if not waiting[text]:
+                            del waiting[text]
+            found |= done
+        return np.stack([found[text] for text in texts])
+
+    def _known(self, prefix: str, texts: Sequence[str]) -> dict[str, np.ndarray]:
         with self._lock:
-            for text in fresh:
-                self._rows[prefix, text] = found[text]
+            found = {text: row for text in texts if (row := self._rows.get((prefix, text))) is not None}
+            for text in found:
+                self._rows.move_to_end((prefix, text))
+        return found
+
+    def _keep(self, prefix: str, rows: Mapping[str, np.ndarray]) -> None:
+        with self._lock:
+            for text, row in rows.items():
+                self._rows[prefix, text] = row
             while len(self._rows) > self._most:
                 self._rows.popitem(last=False)
-        return np.stack([found[text] for text in texts]) if texts else np.empty((0, self.dimension), np.float32)

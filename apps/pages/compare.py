@@ -61,7 +61,7 @@ def build(desk: Desk) -> None:
     for trigger in (go.click, question.submit, examples.load_input_event.then):
         trigger(
             run, inputs, shown,
-            api_visibility="private", concurrency_limit=8, concurrency_id="search", show_progress="minimal",
+            api_visibility="private", concurrency_limit=desk.at_once, concurrency_id="search", show_progress="minimal",
         )  # fmt: skip
 
 
