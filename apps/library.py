@@ -9,7 +9,6 @@ and what a crash leaves half done in that moment is put right at the next openin
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import queue
@@ -298,15 +297,21 @@ class Library:
             yield last
 
     def _copied(self) -> Path:
-        """A folder beside the corpus that holds a copy of it; writers are kept out by the caller."""
+        """A folder beside the corpus that holds a copy of it, if it exists; writers are kept out by the caller. Raises
+        NotReady where it exists and is not ours to open."""
+        current = ""
+        try:
+            with self.lease() as retriever:
+                current = retriever.store.collection
+        except NotReady as error:
+            if error.trouble != "empty":
+                raise
         place = self.root / f".building-{self.corpus}"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
-        for folder in self.root.glob(f"{self.corpus}--*"):
-            if (folder / "collection.json").exists():
-                shutil.copytree(folder, place / folder.name, ignore=shutil.ignore_patterns("lock", "owner.json"))
-        with contextlib.suppress(FileNotFoundError):
-            shutil.copy2(self.root / f"{self.corpus}.json", place)
+        if current:
+            copied = place / current
+            shutil.copytree(self.root / current, copied, ignore=shutil.ignore_patterns("lock", "owner.json"))
         return place
 
     def _take_over(self, place: Path, model: str) -> None:
@@ -320,6 +325,10 @@ class Library:
                 self._exchange(place)
             return self._retriever(encoder)
 
+        with self._comparing:  # its generation may be the one that takes over
+            if self._rival is not None:
+                self._rival.store.close()
+                self._rival = None
         if self._live is None:
             with self._opening:
                 self._live = LiveRetriever(exchange(None))

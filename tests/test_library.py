@@ -172,9 +172,10 @@ def test_it_opens_once_what_was_missing_is_there(settings: Settings, files: Path
     from ragkit.ingest import ingest
 
     with open_store(settings.store, "town", encoder) as store:
-        with pytest.raises(NotReady) as error:
-            library.status()
-        assert error.value.trouble == "owner"
+        for act in (library.status, lambda: next(library.ingest([files]))):
+            with pytest.raises(NotReady) as error:
+                act()
+            assert error.value.trouble == "owner"
         ingest([files], store, encoder)
     assert library.status().passages == len(SCRIPTS)
     library.close()
@@ -194,8 +195,15 @@ def test_two_embedders_are_compared_over_one_corpus(settings: Settings, files: P
     assert list(library.rival(str(other))) == []  # up to date
     assert len(library.search_by(str(other), SCRIPTS["th"], None, "dense").hits) == len(SCRIPTS)
     assert library.status().passages == len(SCRIPTS)
+
+    (files / "more.txt").write_text("more")
+    first = library.status().fingerprint
+    list(library.ingest([files]))
+    list(library.rival(str(other)))
+    assert len(library.search_by(str(other), "more", None, "dense").hits) == len(SCRIPTS) + 1  # the rival follows
+    list(library.reindex(str(other)))  # and takes over
+    assert library.status().fingerprint != first and library.status().passages == len(SCRIPTS) + 1
     library.close()
-    assert Library(settings, "town").status().fingerprint  # the current generation is still the first
 
 
 def test_another_model_takes_over(settings: Settings, files: Path, tmp_path: Path):
