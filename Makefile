@@ -29,8 +29,9 @@ test: $(VENV)/.installed  # three at a time, since many wait for processes of th
 	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 prove: $(VENV)/.installed  # the same tests with full counts: tens of minutes
-	RAGKIT_PROVE=1 $(BIN)/python -m pytest -s tests/test_kill.py tests/test_kill_ingest.py tests/test_sync.py \
-		tests/test_export.py tests/test_request_plan.py tests/test_checks.py tests/test_synthesise.py tests/test_server.py tests/test_languages.py
+	RAGKIT_PROVE=1 $(BIN)/python -m pytest -s tests/test_kill.py tests/test_kill_ingest.py tests/test_sync.py tests/test_distributed.py \
+		tests/test_export.py tests/test_request_plan.py tests/test_checks.py tests/test_synthesise.py tests/test_server.py \
+		tests/test_languages.py tests/test_app.py
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

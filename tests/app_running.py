@@ -7,11 +7,13 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "apps" / "corpus" / "mul"
@@ -23,10 +25,11 @@ def free_port() -> int:
         return taken.getsockname()[1]
 
 
-def part_of_the_demo(folder: Path, languages: Sequence[str]) -> Path:
-    """A folder with the demo's documents in some languages, and the questions that these answer."""
+def part_of_the_demo(folder: Path, languages: Mapping[str, int]) -> Path:
+    """A folder with the demo's first documents in some languages, so many of each, and the questions they answer."""
     documents = [json.loads(line) for line in (DEMO / "corpus.jsonl").read_text("utf-8").splitlines()]
-    kept = {d["_id"]: d for d in documents if d["lang"] in languages}
+    of_each = [[d for d in documents if d["lang"] == lang][:most] for lang, most in languages.items()]
+    kept = {d["_id"]: d for some in of_each for d in some}
     head, *judged = (DEMO / "qrels.tsv").read_text("utf-8").splitlines()
     judged = [line for line in judged if line.split("\t")[1] in kept]
     asked = {line.split("\t")[0] for line in judged}
@@ -49,22 +52,30 @@ def running(*arguments: str, **variables: str) -> Iterator[str]:
     port = free_port()
     command = [str(Path(sys.executable).with_name("ragkit")), "app", "--port", str(port), *arguments]
     environment = os.environ | {"NO_PROXY": "127.0.0.1"} | variables
-    app = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
     url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 240
-        while True:
-            try:
-                urllib.request.urlopen(f"{url}/health", timeout=5)
-                break
-            except OSError:
-                assert app.poll() is None and app.stderr is not None, app.stderr and app.stderr.read()
-                assert time.monotonic() < deadline, "the app did not start"
-                time.sleep(0.2)
-        yield url
-    finally:
-        app.terminate()
+    with tempfile.TemporaryFile("w+") as said:  # a pipe that nobody reads would stop it once it is full
+        app = subprocess.Popen(command, stderr=said, text=True, cwd=ROOT, env=environment)
         try:
-            app.wait(30)
-        except subprocess.TimeoutExpired:
-            app.kill()
+            deadline = time.monotonic() + 240
+            while True:
+                try:
+                    urllib.request.urlopen(f"{url}/health", timeout=5)
+                    break
+                except OSError:
+                    assert app.poll() is None, _read(said)
+                    assert time.monotonic() < deadline, "the app did not start"
+                    time.sleep(0.2)
+            yield url
+        finally:
+            app.terminate()
+            try:
+                app.wait(30)
+            except subprocess.TimeoutExpired:
+                app.kill()
+        told = _read(said)
+    assert "Traceback" not in told, told[-8000:]
+
+
+def _read(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read()

@@ -44,7 +44,7 @@ def chat() -> Iterator[ChatServer]:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return part_of_the_demo(tmp_path_factory.mktemp("corpus"), ["en", "am"])
+    return part_of_the_demo(tmp_path_factory.mktemp("corpus"), {"en": 17, "am": 4})
 
 
 @pytest.fixture(scope="module")

@@ -118,7 +118,7 @@ def test_two_processes_train_what_one_does(way: str, config: TrainConfig, data: 
     assert_same_run(alone, launch(config, data, tmp_path / "run", *TWO, **variables), name)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", WAYS if os.environ.get("RAGKIT_PROVE") else ["zero3"])
 def test_a_run_cut_off_goes_on(way: str, config: TrainConfig, data: Path, tmp_path: Path):
     """With Adam and dropout, so that the optimiser's state and the random numbers must come back too."""
     knobs, variables, _ = WAYS[way]
