@@ -215,7 +215,6 @@ def _grounded(query: str, hits: list[Hit], name: str, encoder: Encoder, *, quiet
 
 from ragkit import cli_operate  # noqa: E402, F401  (here, so that help lists its commands last)
 
-
 for command in entry_points(group="ragkit.commands"):  # of other packages: `ragkit app` is one
     app.command(command.name)(command.load())
 
