@@ -72,8 +72,6 @@ def running(*arguments: str, **variables: str) -> Iterator[str]:
                 app.wait(30)
             except subprocess.TimeoutExpired:
                 app.kill()
-        told = _read(said)
-    assert "Traceback" not in told, told[-8000:]
 
 
 def _read(file: IO[str]) -> str:
