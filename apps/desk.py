@@ -43,6 +43,15 @@ class Desk:
     reader: Any = None  # the component that shows a passage in its document
     refreshed: list[tuple[Any, Any]] = field(default_factory=list)  # (function of the language, component) at loading
 
+    def question(self, page: str, placeholder: str = "search.placeholder") -> tuple[gr.Textbox, gr.Button]:
+        """Where a page's question is written, and the button that asks it; inside a Row of class rk-ask."""
+        text = gr.Textbox(
+            label=self.t("search.question"), placeholder=self.t(placeholder), lines=1, max_lines=4, scale=5,
+            elem_id=f"rk-{page}-question", elem_classes="rk-auto",
+        )  # fmt: skip
+        label = self.t(f"{page}.go")
+        return text, gr.Button(label, variant="primary", scale=0, min_width=120, elem_id=f"rk-{page}-go")
+
     def results(self, **options: Any) -> gr.HTML:
         """A place for cards, whose passages can be opened."""
         shown = gr.HTML(js_on_load=OPENS, apply_default_css=False, elem_classes="rk-page", **options)

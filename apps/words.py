@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cache
-from html import escape
 from pathlib import Path
 
 from babel import Locale, UnknownLocaleError
@@ -53,10 +52,6 @@ class Words:
     def __call__(self, name: str, **values: object) -> str:
         """The message ``name``, its gaps filled; numbers as the language writes them."""
         return self._said[name].format(**{gap: self._shown(value) for gap, value in values.items()})
-
-    def html(self, name: str, **values: object) -> str:
-        """The same, escaped."""
-        return escape(self(name, **values))
 
     def _shown(self, value: object) -> object:
         return self.number(value) if isinstance(value, int | float) else value

@@ -22,11 +22,7 @@ READ = 8  # passages
 def build(desk: Desk) -> None:
     t = desk.t
     with gr.Row(elem_classes="rk-ask"):
-        question = gr.Textbox(
-            label=t("search.question"), placeholder=t("ask.placeholder"), lines=1, max_lines=4, scale=5,
-            elem_id="rk-ask-question", elem_classes="rk-auto",
-        )  # fmt: skip
-        go = gr.Button(t("ask.go"), variant="primary", scale=0, min_width=120, elem_id="rk-ask-go")
+        question, go = desk.question("ask", "ask.placeholder")
         stop = gr.Button(t("stop"), scale=0, min_width=90, elem_id="rk-ask-stop")
     examples = gr.Examples([[text] for text in desk.examples], [question], label=t("search.examples"))
     with gr.Row(elem_classes="rk-sides"):

@@ -17,11 +17,7 @@ BARE = "bare"  # no instruction: the question is embedded as a passage is
 def build(desk: Desk) -> None:
     t = desk.t
     with gr.Row(elem_classes="rk-ask"):
-        question = gr.Textbox(
-            label=t("search.question"), placeholder=t("search.placeholder"), lines=1, max_lines=4, scale=5,
-            elem_id="rk-compare-question", elem_classes="rk-auto",
-        )  # fmt: skip
-        go = gr.Button(t("compare.go"), variant="primary", scale=0, min_width=120, elem_id="rk-compare-go")
+        question, go = desk.question("compare")
     examples = gr.Examples([[text] for text in desk.examples], [question], label=t("search.examples"))
     ways = [(t("compare.bare"), BARE), *((name, name) for name in RETRIEVAL)]
     models = [(t("compare.own"), ""), *([(desk.rival, desk.rival)] if desk.rival else [])]

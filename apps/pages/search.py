@@ -17,11 +17,7 @@ MARKED = 5  # hits whose nearest sentence is marked: each costs an encoding of i
 def build(desk: Desk) -> None:
     t = desk.t
     with gr.Row(elem_classes="rk-ask"):
-        question = gr.Textbox(
-            label=t("search.question"), placeholder=t("search.placeholder"), lines=1, max_lines=4, scale=5,
-            elem_id="rk-search-question", elem_classes="rk-auto",
-        )  # fmt: skip
-        go = gr.Button(t("search.go"), variant="primary", scale=0, min_width=120, elem_id="rk-search-go")
+        question, go = desk.question("search")
     examples = gr.Examples(
         [[text] for text in desk.examples], [question], label=t("search.examples"), elem_id="rk-search-examples"
     )
