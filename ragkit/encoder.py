@@ -34,6 +34,9 @@ from ragkit.task import Task
 
 log = logging.getLogger(__name__)
 
+# Tokens of a batch, pads included. A CPU's cache holds the states of about a thousand tokens: from there on every norm
+# and activation goes to memory and back (benchmarks/RESULTS.md: 290 tokens/s at 4,096, 400 at 1,024).
+CPU_TOKENS, GPU_TOKENS = 1024, 32_768
 MODEL_FILE = "ragkit.json"  # beside an adapter or weights: what cannot be read off them
 
 
@@ -193,7 +196,7 @@ class LocalEncoder:
         weights_hash: str,
         max_length: int = 512,
         answer_threshold: float = 0.0,
-        token_budget: int = 4096,  # tokens of a batch, pads included: memory against the cost of a call
+        token_budget: int = CPU_TOKENS,  # of a batch, pads included
     ) -> None:
         config: Any = model.config
         if not getattr(config, "is_causal", True) or getattr(config, "use_bidirectional_attention", False):
@@ -265,7 +268,7 @@ class LocalEncoder:
             weights_hash=digest,
             max_length=max_length or info.max_length,
             answer_threshold=info.answer_threshold,
-            token_budget=4096 if device == "cpu" else 32_768,
+            token_budget=CPU_TOKENS if device == "cpu" else GPU_TOKENS,
         )
 
     def encode_queries(self, queries: Sequence[str], task: Task) -> np.ndarray:
