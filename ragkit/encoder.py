@@ -3,9 +3,8 @@
 A text becomes ``[BOS, *ids, EOS]``, built by id. Post-processors are never trusted (transformers 5
 drops e5-mistral's EOS without a word, mteb PR 5237) and ``</s>`` is never appended as text (truncation
 would cut it, mteb issue 3217). The embedding is the last layer's state of that EOS, of length one
-(arXiv 2401.00368, section 3.2). Rows are padded on the right and pooled by their lengths, never by
-``ids != pad`` (e5-mistral pads with its EOS), so under causal attention no row sees a pad or depends
-on the rows beside it. ``tokenize`` and ``embed`` are called by serving and training alike.
+(arXiv 2401.00368, section 3.2). What the model computes of such rows is forward.py's: no row sees a pad or
+depends on the rows beside it. ``tokenize`` and ``embed`` are called by serving and training alike.
 """
 
 from __future__ import annotations
@@ -23,12 +22,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from ragkit import mini
 from ragkit.context import Context
+from ragkit.forward import ATTENTION, CAUSAL, Head, batches, embed
 from ragkit.sparse import well_formed
 from ragkit.task import Task
 
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 # Tokens of a batch, pads included. A CPU's cache holds the states of about a thousand tokens: from there on every norm
 # and activation goes to memory and back (benchmarks/RESULTS.md: 290 tokens/s at 4,096, 400 at 1,024).
 CPU_TOKENS, GPU_TOKENS = 1024, 32_768
+HEADS = 16  # tasks whose prompts are kept computed
 MODEL_FILE = "ragkit.json"  # beside an adapter or weights: what cannot be read off them
 
 
@@ -101,68 +102,6 @@ def plain_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[
     return tokenizer(clean, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]  # type: ignore[return-value]
 
 
-def pad(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Right-padded ids (B, T) and lengths (B,). Pads are zeros: no row ever reads them."""
-    lengths = torch.tensor([len(row) for row in rows])
-    ids = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
-    for target, row in zip(ids, rows, strict=True):
-        target[: len(row)] = torch.tensor(row)
-    return ids.to(device), lengths.to(device)
-
-
-def pool(hidden: Tensor, lengths: Tensor, *, unit: bool = True) -> Tensor:
-    """Rows (B, D) in float32 from the last layer's states (B, T, D): each row's last token, its EOS."""
-    last = hidden[torch.arange(len(lengths), device=hidden.device), lengths - 1].float()
-    return nn.functional.normalize(last, dim=-1) if unit else last
-
-
-def embed(model: nn.Module, rows: Sequence[Sequence[int]], *, packed: bool | None = None, unit: bool = True) -> Tensor:
-    """Embeddings (B, D) of token rows, in one forward pass; differentiable. Of length one, or with ``unit=False`` as
-    the last layer leaves them.
-
-    No mask is passed: behind causal attention with right padding it changes no real position, and
-    without one PyTorch takes its fast causal kernel. ``LocalEncoder`` refuses models that look ahead.
-    ``packed`` rows lie end to end without pads, kept apart by their positions: by default under
-    FlashAttention 2, which has a kernel for it; elsewhere it costs a block-diagonal mask.
-    """
-    config: Any = model.config
-    device = next(model.parameters()).device
-    if config._attn_implementation == "flash_attention_2" if packed is None else packed:
-        return _embed_packed(model, rows, device, unit)
-    ids, lengths = pad(rows, device)
-    return pool(model(input_ids=ids, use_cache=False).last_hidden_state, lengths, unit=unit)
-
-
-def _embed_packed(model: nn.Module, rows: Sequence[Sequence[int]], device: torch.device, unit: bool) -> Tensor:
-    lengths = torch.tensor([len(row) for row in rows], device=device)
-    ids = torch.tensor([i for row in rows for i in row], device=device)[None]  # (1, tokens)
-    positions = torch.cat([torch.arange(len(row), device=device) for row in rows])[None]
-    ends = lengths.cumsum(0)
-    bounds = nn.functional.pad(ends, (1, 0)).int()
-    longest = max(len(row) for row in rows)
-    hidden = model(
-        input_ids=ids,
-        position_ids=positions,
-        cu_seq_lens_q=bounds,  # given, so that attention need not find them, layer by layer
-        cu_seq_lens_k=bounds,
-        max_length_q=longest,
-        max_length_k=longest,
-        use_cache=False,
-    ).last_hidden_state
-    return pool(hidden.transpose(0, 1)[ends - 1], torch.ones_like(lengths), unit=unit)
-
-
-def batches(lengths: Sequence[int], token_budget: int, devices: int = 1) -> Iterator[list[int]]:
-    """Positions grouped longest first, so that rows of like length share a batch of at most
-    ``token_budget`` tokens for each of ``devices``, pads included (one row each always goes)."""
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    start = 0
-    while start < len(order):
-        size = devices * max(1, token_budget // max(1, lengths[order[start]]))
-        yield order[start : start + size]
-        start += size
-
-
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
     """``ragkit.json`` of a model folder. ``base`` names the weights under an adapter ("" where the folder
@@ -211,6 +150,7 @@ class LocalEncoder:
         self.dimension = int(config.hidden_size)
         self.truncated = 0
         self._lock = threading.Lock()  # two forward passes at once would fight for the same cores or memory
+        self._heads: dict[tuple[int, ...], Head] = {}  # replaced, never changed: read without the lock
         tokenize(tokenizer, [""], max_length)  # fails here, not at the first query, where EOS is missing
         meaning = [weights_hash, tokenizer.bos_token_id, tokenizer.eos_token_id, max_length, "last", self.dimension]
         self.fingerprint = hashlib.sha256(json.dumps(meaning).encode()).hexdigest()[:16]
@@ -250,7 +190,10 @@ class LocalEncoder:
         if context:
             context.apply(config)
         model = AutoModel.from_pretrained(
-            where, config=config, dtype=torch.float32 if adapter else dtype, attn_implementation=attention(device)
+            where,
+            config=config,
+            dtype=torch.float32 if adapter else dtype,
+            attn_implementation=attention(device, config.model_type),
         )
         digest = weights_digest(source) if source.is_dir() else f"{where}@{model.config._commit_hash}"
         if adapter:
@@ -273,6 +216,7 @@ class LocalEncoder:
 
     def encode_queries(self, queries: Sequence[str], task: Task) -> np.ndarray:
         """Embeddings (N, D) of ``task.prompt(query)``: float32, unit rows, in the order given."""
+        self.share(task)
         return self._encode([task.prompt(query) for query in queries], "queries")
 
     def encode_passages(self, passages: Sequence[str]) -> np.ndarray:
@@ -289,16 +233,43 @@ class LocalEncoder:
 
     def encode_states(self, queries: Sequence[str], task: Task) -> np.ndarray:
         """:meth:`encode_queries` before their length is made one, (N, D): a classifier may read the length too."""
+        self.share(task)
         return self._encode([task.prompt(query) for query in queries], "queries", unit=False)
+
+    def share(self, task: Task) -> None:
+        """Compute the tokens that all prompts of ``task`` begin with once: from now on rows that begin with them go on
+        from there. The prompt's last token may join the query's first, so only what two unlike queries have in common
+        is taken, and each row is compared by its ids. Nothing happens where the model does not attend by ours."""
+        config: Any = self.model.config
+        if config._attn_implementation != ATTENTION:
+            return
+        ids = _common(*self.tokenize([task.prompt("a"), task.prompt("字")]).ids)
+        heads = dict(self._heads)
+        head = heads.pop(ids, None) or Head(ids)
+        self._heads = dict([*heads.items(), (ids, head)][-HEADS:])
 
     @torch.inference_mode()
     def encode_rows(self, rows: Sequence[Sequence[int]], *, unit: bool = True) -> np.ndarray:
         """Embeddings (N, D) of rows of :meth:`tokenize`, batched by their lengths; one caller at a time computes."""
         out = np.empty((len(rows), self.dimension), dtype=np.float32)
         with self._lock:
-            for batch in batches([len(row) for row in rows], self.token_budget):
-                out[batch] = embed(self.model, [rows[i] for i in batch], unit=unit).cpu().numpy()
+            for head, places in self._by_head(rows):
+                start = len(head.ids) if head else 0
+                for batch in batches([len(rows[i]) - start for i in places], self.token_budget):
+                    taken = [places[n] for n in batch]
+                    out[taken] = embed(self.model, [rows[i] for i in taken], head=head, unit=unit).cpu().numpy()
         return out
+
+    def _by_head(self, rows: Sequence[Sequence[int]]) -> Iterator[tuple[Head | None, list[int]]]:
+        """The places of rows that go on from the same head, the longest that fits; None: from nothing."""
+        heads = sorted(self._heads.values(), key=lambda head: -len(head.ids))
+        groups: dict[Head | None, list[int]] = {}
+        for place, row in enumerate(rows):
+            groups.setdefault(next((head for head in heads if head.begins(row)), None), []).append(place)
+        for head in groups.keys() - {None}:
+            if not head.states:
+                head.compute(self.model)
+        yield from groups.items()
 
     def _encode(self, texts: Sequence[str], kind: str, *, unit: bool = True) -> np.ndarray:
         if isinstance(texts, str):
@@ -336,10 +307,19 @@ def fast_dtype(device: str) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def attention(device: str) -> str:
-    """FlashAttention 2 on a GPU that has it (Ampere or newer, flash-attn installed), else PyTorch's SDPA."""
+def _common(one: Sequence[int], other: Sequence[int]) -> tuple[int, ...]:
+    """What both begin with."""
+    length = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return tuple(one[:length])
+
+
+def attention(device: str, architecture: str) -> str:
+    """FlashAttention 2 on a GPU that has it (Ampere or newer, flash-attn installed), else ours for architectures that
+    it is tested with, else PyTorch's SDPA under transformers' masks."""
     modern = device.startswith("cuda") and torch.cuda.get_device_capability()[0] >= 8
-    return "flash_attention_2" if modern and find_spec("flash_attn") else "sdpa"
+    if modern and find_spec("flash_attn"):
+        return "flash_attention_2"
+    return ATTENTION if architecture in CAUSAL else "sdpa"
 
 
 def weights_digest(folder: Path) -> str:

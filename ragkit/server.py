@@ -274,6 +274,8 @@ class _Service:
         if request.dimensions:  # before the work, not after it
             shorten(np.empty((0, self.encoder.dimension), np.float32), request.dimensions)
         prompts = wanted.prompts(request.texts())
+        if wanted.task:
+            await self.in_thread(self.encoder.share, wanted.task)
         read = await self.in_thread(self.encoder.tokenize, prompts)
         if read.truncated and not request.truncate:
             raise await self.in_thread(self._too_long, prompts, wanted)

@@ -13,7 +13,8 @@ import torch
 from conftest import SCRIPTS
 
 from ragkit import TASKS, Task
-from ragkit.encoder import LocalEncoder, ModelInfo, batches, embed, fast_dtype, pad, pool, tokenize, weights_digest
+from ragkit.encoder import LocalEncoder, ModelInfo, fast_dtype, tokenize, weights_digest
+from ragkit.forward import batches, embed, pad, pool
 
 BOS, EOS = 1, 2
 TASK = TASKS["question-answering"]
@@ -77,6 +78,50 @@ def test_queries_are_prompted_and_passages_bare(mistral: LocalEncoder):
     assert not np.allclose(other, same, atol=1e-2)
 
 
+QUERIES = [
+    "who founded it?",
+    "من أسسها؟",
+    "इसे किसने बनाया?",
+    "ใครก่อตั้ง",
+    "谁创立了它？",
+    "誰が作った",
+    "ማን መሠረተው?",
+    "🙂 🏔️",
+    "a",
+    "",
+]
+
+
+def test_prompts_of_a_task_go_on_from_what_they_have_in_common(mistral: LocalEncoder, monkeypatch: pytest.MonkeyPatch):
+    """Computed once, the same embeddings to rounding, whatever the query makes of the prompt's last token."""
+    whole = mistral.encode_rows(mistral.tokenize([TASK.prompt(query) for query in QUERIES]).ids)
+    reads: list[int] = []
+
+    def counted(model: Any, rows: Any, **knobs: Any) -> torch.Tensor:
+        reads.extend(len(row) - len(knobs["head"].ids if knobs["head"] else ()) for row in rows)
+        return embed(model, rows, **knobs)
+
+    monkeypatch.setattr("ragkit.encoder.embed", counted)
+    monkeypatch.setattr(mistral, "_heads", {})
+    np.testing.assert_allclose(mistral.encode_queries(QUERIES, TASK), whole, atol=1e-6)
+    np.testing.assert_allclose(mistral.encode_queries(QUERIES[2:3], TASK), whole[2:3], atol=1e-6)
+    head = next(iter(mistral._heads))
+    assert len(head) > 5
+    assert max(reads) <= 32 - len(head)  # 32: the encoder here reads no more
+    passages = mistral.encode_passages(["bare", *(TASK.prompt(query) for query in QUERIES)])  # by its ids, not its role
+    np.testing.assert_allclose(passages[1:], whole, atol=1e-6)
+
+
+def test_the_last_tasks_are_kept_computed(mistral: LocalEncoder, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(mistral, "_heads", {})
+    for n in range(20):
+        mistral.encode_queries(["x"], Task("t", f"{n:02} sentences"))
+    assert len(mistral._heads) == 16
+    kept = dict(mistral._heads)
+    mistral.encode_queries(["x"], Task("t", "19 sentences"))
+    assert mistral._heads == kept
+
+
 def test_states_are_the_embeddings_before_their_length_is_made_one(mistral: LocalEncoder):
     queries = ["who founded it?", "ማን መሠረተው?", "谁创立了它？"]
     states = mistral.encode_states(queries, TASK)
@@ -117,7 +162,7 @@ def test_pads_do_not_matter(mistral: LocalEncoder, monkeypatch: pytest.MonkeyPat
             row[length:] = EOS
         return ids, lengths
 
-    monkeypatch.setattr("ragkit.encoder.pad", padded_with_eos)
+    monkeypatch.setattr("ragkit.forward.pad", padded_with_eos)
     assert torch.equal(embed(mistral.model, rows), expected)
 
 
@@ -169,19 +214,3 @@ def test_bfloat16_only_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda avx=avx: avx)
         assert fast_dtype("cpu") is expected
-
-
-@pytest.mark.parametrize("window", [4096, 8])
-def test_packed_rows_do_not_see_each_other(window: int):
-    """The padding-free form of FlashAttention 2, here through SDPA's block-diagonal mask; sliding window too."""
-    from transformers import MistralConfig, MistralModel
-
-    torch.manual_seed(0)
-    config = MistralConfig(
-        vocab_size=100, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=16, sliding_window=window,
-    )  # fmt: skip
-    model = MistralModel(config).eval()
-    rows = [[1, 5, 6, 7, 2], [1, 2], [1, *range(10, 60), 2], [1, 9, 2]]
-    torch.testing.assert_close(embed(model, rows, packed=True), embed(model, rows), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(embed(model, rows[1:2], packed=True), embed(model, rows[1:2]), atol=1e-5, rtol=1e-4)

@@ -16,7 +16,8 @@ from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 
 from ragkit import TASKS, Task
-from ragkit.encoder import LocalEncoder, embed, tokenize
+from ragkit.encoder import LocalEncoder, tokenize
+from ragkit.forward import embed
 from trainer import checkpoints
 from trainer.config import TrainConfig
 from trainer.data import Source, TrainingExample

@@ -25,7 +25,7 @@ from peft import LoraConfig, PeftModelForFeatureExtraction
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from ragkit.encoder import batches, embed
+from ragkit.forward import batches, embed
 from trainer.memory import give_back
 
 Kept = Literal["all", "products", "nothing"]

@@ -1,0 +1,192 @@
+"""One forward pass: rows of token ids in, embeddings out, with as little beside the matrix products as can be.
+
+Rows are padded on the right and pooled by their lengths, never by ``ids != pad`` (e5-mistral pads with its EOS).
+Under causal attention no real position then sees a pad, so no mask is needed and PyTorch takes its causal kernel.
+Three things that transformers' own attention would spend a mask of T x T on are done without one: a sliding window
+is walked in blocks, rows that lie end to end are taken one by one, and a head that many rows begin with (every query
+of a task begins with the same instruction) is computed once: its keys and values are put before each row's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+ATTENTION = "ragkit_causal"  # the name of `causal_attention` in a transformers configuration
+
+# Architectures whose layers look back at everything, or at a window that they tell their attention; each is tested
+# against transformers' own (tests/test_forward.py). What else a layer does with a mask would be lost: it keeps SDPA.
+CAUSAL = frozenset({"gemma3_text", "llama", "mistral", "qwen2", "qwen3"})
+
+
+@dataclass(eq=False, slots=True)
+class Head:
+    """The first tokens of many rows, and once computed each layer's keys and values of them, (1, heads, P, d)."""
+
+    ids: tuple[int, ...]
+    states: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def begins(self, row: Sequence[int]) -> bool:
+        """Whether ``row`` goes on from here: at least one more token, for the last one's state is the embedding."""
+        return len(row) > len(self.ids) and tuple(row[: len(self.ids)]) == self.ids
+
+    def compute(self, model: nn.Module) -> None:
+        """One forward pass over ``ids``; the model must attend by :func:`causal_attention`."""
+        tokens = torch.tensor([self.ids], device=next(model.parameters()).device)
+        states: list[tuple[Tensor, Tensor]] = []
+        with torch.no_grad():
+            model(input_ids=tokens, use_cache=False, keep=states)
+        self.states = states
+
+
+def pad(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Right-padded ids (B, T) and lengths (B,). Pads are zeros: no row ever reads them."""
+    lengths = torch.tensor([len(row) for row in rows])
+    ids = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
+    for target, row in zip(ids, rows, strict=True):
+        target[: len(row)] = torch.tensor(row)
+    return ids.to(device), lengths.to(device)
+
+
+def pool(hidden: Tensor, lengths: Tensor, *, unit: bool = True) -> Tensor:
+    """Rows (B, D) in float32 from the last layer's states (B, T, D): each row's last token, its EOS."""
+    last = hidden[torch.arange(len(lengths), device=hidden.device), lengths - 1].float()
+    return nn.functional.normalize(last, dim=-1) if unit else last
+
+
+def embed(
+    model: nn.Module,
+    rows: Sequence[Sequence[int]],
+    *,
+    head: Head | None = None,
+    packed: bool | None = None,
+    unit: bool = True,
+) -> Tensor:
+    """Embeddings (B, D) of token rows, in one forward pass; differentiable. Of length one, or with ``unit=False`` as
+    the last layer leaves them.
+
+    ``rows`` all begin with the tokens of ``head``, whose states are taken from it (:func:`causal_attention` only).
+    ``packed`` rows lie end to end without pads, kept apart by their bounds: by default under FlashAttention 2, which
+    has a kernel for it. Models must be causal: ``LocalEncoder`` refuses others.
+    """
+    config: Any = model.config
+    device = next(model.parameters()).device
+    if config._attn_implementation == "flash_attention_2" if packed is None else packed:
+        return _embed_packed(model, rows, device, unit)
+    shared: dict[str, Any] = {}
+    start = 0
+    if head is not None:
+        start = len(head.ids)
+        rows = [row[start:] for row in rows]
+        shared = {"head": head.states}
+    ids, lengths = pad(rows, device)
+    if start:
+        shared["position_ids"] = torch.arange(start, start + ids.shape[1], device=device)[None]
+    return pool(model(input_ids=ids, use_cache=False, **shared).last_hidden_state, lengths, unit=unit)
+
+
+def _embed_packed(model: nn.Module, rows: Sequence[Sequence[int]], device: torch.device, unit: bool) -> Tensor:
+    lengths = torch.tensor([len(row) for row in rows], device=device)
+    ids = torch.tensor([i for row in rows for i in row], device=device)[None]  # (1, tokens)
+    positions = torch.cat([torch.arange(len(row), device=device) for row in rows])[None]
+    ends = lengths.cumsum(0)
+    bounds = nn.functional.pad(ends, (1, 0)).int()
+    longest = max(len(row) for row in rows)
+    hidden = model(
+        input_ids=ids,
+        position_ids=positions,
+        cu_seq_lens_q=bounds,  # given, so that attention need not find them, layer by layer
+        cu_seq_lens_k=bounds,
+        max_length_q=longest,
+        max_length_k=longest,
+        use_cache=False,
+    ).last_hidden_state
+    return pool(hidden.transpose(0, 1)[ends - 1], torch.ones_like(lengths), unit=unit)
+
+
+def batches(lengths: Sequence[int], token_budget: int, devices: int = 1) -> Iterator[list[int]]:
+    """Positions grouped longest first, so that rows of like length share a batch of at most
+    ``token_budget`` tokens for each of ``devices``, pads included (one row each always goes)."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    start = 0
+    while start < len(order):
+        size = devices * max(1, token_budget // max(1, lengths[order[start]]))
+        yield order[start : start + size]
+        start += size
+
+
+def causal_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    head: list[tuple[Tensor, Tensor]] | None = None,
+    keep: list[tuple[Tensor, Tensor]] | None = None,
+    cu_seq_lens_q: Tensor | None = None,
+    **_: object,
+) -> tuple[Tensor, None]:
+    """Attention of queries (B, H, T, d) over keys and values (B, G, T, d) at and before them; returns (B, T, H, d).
+
+    Transformers calls it by :data:`ATTENTION`, layer by layer. ``head`` and ``keep`` hold a pair for each layer: what
+    lies before every row, and where this row's own are to be left. Raises ValueError for a mask: none is needed here,
+    and one that came anyway would mean something that this function does not do.
+    """
+    if attention_mask is not None:
+        raise ValueError("causal_attention reads no mask: right padding needs none; choose attn_implementation='sdpa'")
+    if keep is not None:
+        keep.append((key, value))
+    options = {"dropout_p": dropout, "scale": scaling, "enable_gqa": query.shape[1] != key.shape[1]}
+    if head is not None:
+        before = [state.expand(len(key), -1, -1, -1) for state in head[module.layer_idx]]  # type: ignore[index]
+        key, value = (torch.cat([old, new], dim=2) for old, new in zip(before, (key, value), strict=True))
+    if cu_seq_lens_q is not None:
+        bounds = cu_seq_lens_q.tolist()
+        parts = [slice(a, b) for a, b in pairwise(bounds)]
+        rows = [_back(query[:, :, p], key[:, :, p], value[:, :, p], sliding_window, options) for p in parts]
+        out = torch.cat(rows, dim=2)
+    else:
+        out = _back(query, key, value, sliding_window, options)
+    return out.transpose(1, 2).contiguous(), None
+
+
+def _back(query: Tensor, key: Tensor, value: Tensor, window: int | None, options: dict[str, Any]) -> Tensor:
+    """The last T of S keys belong to the T queries. A query sees itself and what is before it, or of that the last
+    ``window``. Blocks of a window's length see at most two of them, so long rows cost T x window and not T x T."""
+    length, before = query.shape[2], key.shape[2] - query.shape[2]
+    if window is None or key.shape[2] <= window:
+        if not before:
+            return scaled_dot_product_attention(query, key, value, is_causal=length > 1, **options)
+        window = key.shape[2]
+    blocks = []
+    for start in range(0, length, window):
+        end = min(start + window, length)
+        first = max(0, before + start - window + 1)  # the farthest that the block's first query sees
+        mask = _band(end - start, before + start - first, window, query.device)
+        part = slice(first, before + end)
+        blocks.append(
+            scaled_dot_product_attention(
+                query[:, :, start:end], key[:, :, part], value[:, :, part], attn_mask=mask, **options
+            )
+        )
+    return torch.cat(blocks, dim=2) if len(blocks) > 1 else blocks[0]
+
+
+def _band(queries: int, before: int, window: int, device: torch.device) -> Tensor:
+    """(queries, before + queries), true where the key is at or before the query and less than ``window`` away."""
+    away = torch.arange(queries, device=device)[:, None] + before - torch.arange(before + queries, device=device)
+    return (away >= 0) & (away < window)
+
+
+AttentionInterface.register(ATTENTION, causal_attention)  # type: ignore[arg-type]
