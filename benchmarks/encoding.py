@@ -41,6 +41,13 @@ def ragkit(export: Path, queries: bool) -> Run:
     return (lambda texts: encoder.encode_queries(texts, TASK)) if queries else encoder.encode_passages
 
 
+def int8(export: Path, queries: bool) -> Run:
+    from ragkit.encoder import LocalEncoder
+
+    encoder = LocalEncoder.load(export, int8=True)
+    return (lambda texts: encoder.encode_queries(texts, TASK)) if queries else encoder.encode_passages
+
+
 def whole_prompts(export: Path, queries: bool) -> Run:
     """Ours, every prompt computed from its first token."""
     from ragkit.encoder import LocalEncoder
@@ -118,6 +125,7 @@ def llama_cpp(export: Path, queries: bool) -> Run:
 
 PROGRAMS: dict[str, Callable[[Path, bool], Run]] = {
     OURS: ragkit,
+    "ragkit, int8": int8,
     "ragkit, prompts in whole": whole_prompts,
     "sentence-transformers": sentence_transformers,
     "sentence-transformers, batch 8": lambda export, queries: sentence_transformers(export, queries, 8),
@@ -196,8 +204,9 @@ def main() -> None:
     parser.add_argument("--texts", type=Path, nargs="+", required=True)
     parser.add_argument("--count", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--programs", nargs="+", choices=list(PROGRAMS), default=list(PROGRAMS))
+    parser.add_argument("--programs", nargs="+", choices=list(PROGRAMS), default=None)
     asked = parser.parse_args()
+    asked.programs = asked.programs or [name for name in PROGRAMS if asked.what != "passages" or "prompts" not in name]
     queries, one_by_one = asked.what != "passages", asked.what == "latency"
     count = asked.count or {"passages": 500, "queries": 1000, "latency": 100}[asked.what]
     texts = read_texts(asked.texts, "queries.jsonl" if queries else "corpus.jsonl", count)

@@ -11,7 +11,7 @@ Layers, lower first; each imports only those above it in this list:
     files, markup, office        what lies below a root; HTML, PDF, docx, pptx, epub -> text, pages, headings
     readers, layout, parsing     a reader per suffix; docling in their place; the child process they run in
     mini, context                the packaged model; RoPE base and window
-    forward, encoder             token rows -> embeddings, in one pass; texts -> token rows: BOS ... EOS (torch)
+    forward, int8, encoder       token rows -> embeddings, in one pass; in 8 bits; texts -> token rows (torch)
     client, dialects, remote     the encoder over HTTP: ours, vLLM, TEI, llama.cpp
     references, faults, runtimes texts with their vectors; what faults make of them; exports in their own programs
     embedding                    TaskEmbedding, the encoder as a LlamaIndex embedding

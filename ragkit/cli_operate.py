@@ -135,7 +135,7 @@ def serve(
         )
         from ragkit.encoder import LocalEncoder
 
-        encoder = LocalEncoder.load(what)
+        encoder = LocalEncoder.load(what, int8=settings.int8)
         told = f"serving {config.name} ({encoder.fingerprint}) on http://{host}:{port}/v1"
         print(f"{told}, {f'{len(keys)} API keys' if keys else 'no API key wanted'}", file=sys.stderr)
         run(encoder, config, keys, host, port)

@@ -158,6 +158,7 @@ def encoder_of(model: str, settings: Settings) -> Encoder:
         api_key=settings.embedder_api_key,
         model=settings.embedder_name,
         folder=settings.embedder_folder or None,
+        int8=settings.int8,
     )
 
 

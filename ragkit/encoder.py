@@ -29,8 +29,10 @@ from transformers.utils import logging as transformers_logging
 from ragkit import mini
 from ragkit.context import Context
 from ragkit.forward import ATTENTION, CAUSAL, Head, batches, embed
+from ragkit.int8 import quantize
+from ragkit.references import TEXTS
 from ragkit.sparse import well_formed
-from ragkit.task import Task
+from ragkit.task import DEFAULT_TASK, TASKS, Task
 
 log = logging.getLogger(__name__)
 
@@ -164,17 +166,18 @@ class LocalEncoder:
         dtype: torch.dtype | None = None,
         max_length: int | None = None,
         context: Context | None = None,
+        int8: bool = False,
     ) -> LocalEncoder:
         """Load ``"mini"``, ``"mini-base"`` (its base, untrained), a model folder, or a Hub id.
 
         A folder holds full weights, or a LoRA adapter whose base is named by its ``ragkit.json`` (else
         by ``adapter_config.json``); an adapter is merged into its base. ``dtype`` defaults to what the
-        device computes fast, ``context`` to the model's own RoPE base and window. Raises OSError where nothing of
-        that name is found.
+        device computes fast, ``context`` to the model's own RoPE base and window. ``int8``: matrix products in 8
+        bits, on a CPU (int8.py). Raises OSError where nothing of that name is found, ValueError where int8 cannot be.
         """
         transformers_logging.disable_progress_bar()  # it loads in seconds, and scripts read our standard error
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        dtype = dtype or fast_dtype(device)
+        device = device or ("cuda" if torch.cuda.is_available() and not int8 else "cpu")
+        dtype = torch.float32 if int8 else dtype or fast_dtype(device)
         adapter, info = None, ModelInfo()
         source = _resolve(name)
         if source.is_dir():
@@ -205,7 +208,7 @@ class LocalEncoder:
             digest += weights_digest(adapter)
         if context:
             digest += repr(context)
-        return cls(
+        encoder = cls(
             model.to(device=device, dtype=dtype),
             AutoTokenizer.from_pretrained(where),
             weights_hash=digest,
@@ -213,6 +216,17 @@ class LocalEncoder:
             answer_threshold=info.answer_threshold,
             token_budget=CPU_TOKENS if device == "cpu" else GPU_TOKENS,
         )
+        if int8:
+            encoder._quantize()
+        return encoder
+
+    def _quantize(self) -> None:
+        texts = [
+            *(passage for _, passage in TEXTS.values()),
+            *(TASKS[DEFAULT_TASK].prompt(q) for q, _ in TEXTS.values()),
+        ]
+        rows = self.tokenize(texts).ids
+        quantize(self.model, lambda: self.encode_rows(rows))
 
     def encode_queries(self, queries: Sequence[str], task: Task) -> np.ndarray:
         """Embeddings (N, D) of ``task.prompt(query)``: float32, unit rows, in the order given."""

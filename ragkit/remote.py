@@ -252,15 +252,20 @@ class RemoteEncoder:
 
 
 def open_encoder(
-    name: str | Path, *, api_key: SecretStr | None = None, model: str = "", folder: str | Path | None = None
+    name: str | Path,
+    *,
+    api_key: SecretStr | None = None,
+    model: str = "",
+    folder: str | Path | None = None,
+    int8: bool = False,
 ) -> Encoder:
     """What ``--model`` and ``model_name`` name: a server's URL, or whatever LocalEncoder.load takes. A URL needs no
-    torch. ``api_key``, ``model`` (its name there) and ``folder`` are for a URL alone."""
+    torch. ``api_key``, ``model`` (its name there) and ``folder`` are for a URL alone, ``int8`` for a model here."""
     if is_url(name):
         return RemoteEncoder(str(name), api_key=api_key, model=model, folder=folder)
     from ragkit.encoder import LocalEncoder
 
-    return LocalEncoder.load(name)
+    return LocalEncoder.load(name, int8=int8)
 
 
 def _floats(embedding: Any) -> Any:

@@ -142,6 +142,9 @@ def write_onnx(model: nn.Module, file: Path) -> None:
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     loud = logging.getLogger("torch.onnx")
     level = loud.level
+    decoder: Any = model
+    ours = decoder.config._attn_implementation  # reads no mask, and the graph is to have one
+    decoder.set_attn_implementation("sdpa")
     loud.setLevel(logging.ERROR)  # it warns of torchvision, which nothing here uses
     try:
         with torch.no_grad(), warnings.catch_warnings():
@@ -159,6 +162,7 @@ def write_onnx(model: nn.Module, file: Path) -> None:
             )
     finally:
         loud.setLevel(level)
+        decoder.set_attn_implementation(ours)
 
 
 def write_json(file: Path, value: Any) -> None:
