@@ -21,6 +21,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -104,9 +105,8 @@ def onnx(export: Path, queries: bool, quantized: bool = False) -> Run:
 
 
 def llama_cpp(export: Path, queries: bool) -> Run:
-    import xllamacpp  # type: ignore[import-not-found]
-
-    parameters: Any = xllamacpp.CommonParams()
+    xllamacpp: Any = import_module("xllamacpp")  # compiled, without types
+    parameters = xllamacpp.CommonParams()
     parameters.model.path = str(export / "model.gguf")
     parameters.embedding = True
     parameters.n_ctx = parameters.n_batch = parameters.n_ubatch = 2048
@@ -139,7 +139,7 @@ PROGRAMS: dict[str, Callable[[Path, bool], Run]] = {
 def serve(pipe: Any, program: str, export: Path, queries: bool, one_by_one: bool) -> None:
     """In a process of its own: seconds for each request, a list of texts; the embeddings of the first one too."""
     run = PROGRAMS[program](export, queries)
-    first = True
+    first, rows = True, None
     while texts := pipe.recv():
         begun = time.perf_counter()
         if one_by_one:

@@ -280,8 +280,8 @@ class LocalEncoder:
         groups: dict[Head | None, list[int]] = {}
         for place, row in enumerate(rows):
             groups.setdefault(next((head for head in heads if head.begins(row)), None), []).append(place)
-        for head in groups.keys() - {None}:
-            if not head.states:
+        for head in groups:
+            if head and not head.states:
                 head.compute(self.model)
         yield from groups.items()
 

@@ -24,6 +24,8 @@ STEPS = 63  # of a weight to either side: AVX2 adds two products in 16 bits, and
 class Int8Linear(nn.Module):
     """``linear`` over states whose channels were seen to reach ``largest`` (in,)."""
 
+    shrink: Tensor  # (in,)
+
     def __init__(self, linear: nn.Linear, largest: Tensor) -> None:
         super().__init__()
         weight = linear.weight.detach().float()  # (out, in)
