@@ -102,6 +102,13 @@ def test_pages_pair_two_languages_of_the_same_page(data: Path):
     assert any(len({e.positive[:2] for e in b.examples}) == 3 for b in plan)  # languages mix
 
 
+def test_only_what_people_found_alike_is_a_pair(tmp_path: Path):
+    records = [{"s1": f"a{n}", "s2": f"b{n}", "score": score} for n, score in enumerate([5, 4.0, 3.9, "4.5", 0])]
+    write(tmp_path / "sts.jsonl", records)
+    plan = make_plan([Source("similar", "sts.jsonl", "sts")], tmp_path, batch_size=3, seed=1)
+    assert {(e.query, e.positive) for e in plan[0].examples} == {("a0", "b0"), ("a1", "b1"), ("a3", "b3")}
+
+
 def test_synthetic_kinds_and_where(tmp_path: Path):
     records = [
         {"kind": "short-long", "task": "T", "user_query": "q", "positive_document": "p", "hard_negative_document": "n"},

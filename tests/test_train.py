@@ -195,6 +195,20 @@ def test_a_run_that_was_cut_off_ends_like_one_that_was_not(
         torch.testing.assert_close(resumed[name], whole[name])
 
 
+def test_a_run_goes_on_from_an_adapter(config: TrainConfig, run: Path):
+    start = run / "model"
+    model, encoder = build(dataclasses.replace(config, start=str(start)))
+    rows = tokenize(encoder.tokenizer, WORDS, 32).ids
+    with torch.no_grad():
+        found = embed(model.base_model, rows).numpy()
+    np.testing.assert_allclose(found, LocalEncoder.load(start).encode_rows(rows), atol=1e-5)
+    assert any(p.requires_grad for p in model.parameters())
+    with pytest.raises(ValueError, match="an adapter with r 16, not 8"):
+        build(dataclasses.replace(config, start=str(start), lora_rank=8))
+    with pytest.raises(ValueError, match="no adapter"):
+        build(dataclasses.replace(config, start=config.base))
+
+
 def test_a_half_written_checkpoint_is_not_taken(config: TrainConfig, data: Path, run: Path, tmp_path: Path):
     """Three ways to be cut off while writing, each at the newest checkpoint: the one before is taken."""
     whole = load_file(run / "model" / "adapter_model.safetensors")

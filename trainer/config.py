@@ -30,6 +30,7 @@ class TrainConfig:
 
     sources: list[Source]
     base: str = "mini-base"  # what LocalEncoder.load takes, without an adapter of its own
+    start: str = ""  # an adapter of this base to go on from, "mini" or a model folder; "": a fresh one
     batch_size: int = 64  # queries a step, over all devices: more in-batch negatives, more time (paper: 2048)
     hard_negatives: int = 1  # of a query, at most; drawn at random where a source has more
     max_query_tokens: int = 512  # prompt, BOS and EOS included

@@ -97,6 +97,13 @@ def _pages(records: Iterable[Record], rng: random.Random) -> Iterator[TrainingEx
                 )
 
 
+def _similar(records: Iterable[Record], _: random.Random) -> Iterator[TrainingExample]:
+    """Two sentences that people scored 4 or 5 of 5: the same meaning, but for details."""
+    for r in records:
+        if float(r["score"]) >= 4:
+            yield TrainingExample(r["s1"], r["s2"])
+
+
 def _synthetic(records: Iterable[Record], _: random.Random) -> Iterator[TrainingExample]:
     """LLM-written examples in the paper's keys (v3 tables 8 to 13); each asymmetric one carries its task."""
     for r in records:
@@ -116,6 +123,7 @@ READERS: dict[str, Reader] = {
     "qa": _qa,
     "bitext": _bitext,
     "pages": _pages,
+    "similar": _similar,
     "synthetic": _synthetic,
 }
 TOGETHER = {"pages"}  # kinds that read all their files as one; of the others each file is a source of its own

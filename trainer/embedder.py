@@ -13,15 +13,23 @@ waits for another, and the batch is the same for any number of devices.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-from peft import LoraConfig, PeftModelForFeatureExtraction
+from peft import (
+    LoraConfig,
+    PeftModelForFeatureExtraction,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
@@ -84,6 +92,27 @@ def lora(model: nn.Module, *, rank: int, alpha: int, dropout: float) -> Embedder
         task_type="FEATURE_EXTRACTION",
     )
     return Embedder(model, config, autocast_adapter_dtype=True)
+
+
+def go_on_from(embedder: Embedder, folder: Path) -> None:
+    """Take the weights of the adapter in ``folder``. Raises ValueError where it does not fit: another base, another
+    rank or alpha, other layers."""
+    file = folder / "adapter_config.json"
+    if not file.exists():
+        raise ValueError(f"start is {str(folder)!r}, which is no adapter: it has no {file.name}")
+    theirs, ours = json.loads(file.read_text("utf-8")), embedder.peft_config["default"]
+    wanted = {"r": ours.r, "lora_alpha": ours.lora_alpha, "base_model_name_or_path": ours.base_model_name_or_path}
+    if wrong := [
+        f"{name} {theirs.get(name)!r}, not {value!r}" for name, value in wanted.items() if theirs.get(name) != value
+    ]:
+        raise ValueError(
+            f"start is {str(folder)!r}, an adapter with {', '.join(wrong)}: set the run's knobs like its own"
+        )
+    state = load_file(folder / "adapter_model.safetensors")
+    names = set(get_peft_model_state_dict(embedder))
+    if state.keys() != names:
+        raise ValueError(f"start is {str(folder)!r}, an adapter of other layers, such as {min(state.keys() ^ names)}")
+    set_peft_model_state_dict(embedder, state)
 
 
 def deal(lengths: Sequence[int], chunk_tokens: int, devices: int) -> Iterator[list[list[int]]]:

@@ -20,10 +20,10 @@ import torch.distributed as dist
 import transformers
 from transformers import TrainingArguments
 
-from ragkit.encoder import LocalEncoder, fast_dtype
+from ragkit.encoder import LocalEncoder, base_source, fast_dtype
 from trainer import checkpoints
 from trainer.config import TrainConfig, same_run
-from trainer.embedder import Embedder, lora
+from trainer.embedder import Embedder, go_on_from, lora
 from trainer.loop import EmbedTrainer, Metrics, Steps, collate
 from trainer.plan import Plan, plan_of
 
@@ -38,6 +38,8 @@ def build(config: TrainConfig) -> tuple[Embedder, LocalEncoder]:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     embedder = lora(model, rank=config.lora_rank, alpha=config.lora_alpha, dropout=config.lora_dropout)
     embedder.peft_config["default"].base_model_name_or_path = config.base  # not this machine's cache
+    if config.start:
+        go_on_from(embedder, Path(base_source(config.start)))
     return embedder, encoder
 
 
