@@ -28,7 +28,7 @@ from transformers.utils import logging as transformers_logging
 
 from ragkit import mini
 from ragkit.context import Context
-from ragkit.forward import ATTENTION, CAUSAL, Head, batches, embed
+from ragkit.forward import ATTENTION, CAUSAL, Head, batches, common, embed
 from ragkit.int8 import quantize
 from ragkit.references import TEXTS
 from ragkit.sparse import well_formed
@@ -257,7 +257,7 @@ class LocalEncoder:
         config: Any = self.model.config
         if config._attn_implementation != ATTENTION:
             return
-        ids = _common(*self.tokenize([task.prompt("a"), task.prompt("字")]).ids)
+        ids = common(self.tokenize([task.prompt("a"), task.prompt("字")]).ids)
         heads = dict(self._heads)
         head = heads.pop(ids, None) or Head(ids)
         self._heads = dict([*heads.items(), (ids, head)][-HEADS:])
@@ -319,12 +319,6 @@ def fast_dtype(device: str) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if fast else torch.float32
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> tuple[int, ...]:
-    """What both begin with."""
-    length = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-    return tuple(one[:length])
 
 
 def attention(device: str, architecture: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any
 
 import torch
@@ -41,8 +41,7 @@ class Head:
         """One forward pass over ``ids``; the model must attend by :func:`causal_attention`."""
         tokens = torch.tensor([self.ids], device=next(model.parameters()).device)
         states: list[tuple[Tensor, Tensor]] = []
-        with torch.no_grad():
-            model(input_ids=tokens, use_cache=False, keep=states)
+        model(input_ids=tokens, use_cache=False, keep=states)
         self.states = states
 
 
@@ -66,13 +65,15 @@ def embed(
     rows: Sequence[Sequence[int]],
     *,
     head: Head | None = None,
+    shared: int = 0,
     packed: bool | None = None,
     unit: bool = True,
 ) -> Tensor:
     """Embeddings (B, D) of token rows, in one forward pass; differentiable. Of length one, or with ``unit=False`` as
     the last layer leaves them.
 
-    ``rows`` all begin with the tokens of ``head``, whose states are taken from it (:func:`causal_attention` only).
+    ``rows`` all begin with the tokens of ``head``, whose states are taken from it, or have their first ``shared``
+    tokens in common, which are computed once (both under :func:`causal_attention` only).
     ``packed`` rows lie end to end without pads, kept apart by their bounds: by default under FlashAttention 2, which
     has a kernel for it. Models must be causal: ``LocalEncoder`` refuses others.
     """
@@ -80,16 +81,17 @@ def embed(
     device = next(model.parameters()).device
     if config._attn_implementation == "flash_attention_2" if packed is None else packed:
         return _embed_packed(model, rows, device, unit)
-    shared: dict[str, Any] = {}
-    start = 0
-    if head is not None:
-        start = len(head.ids)
-        rows = [row[start:] for row in rows]
-        shared = {"head": head.states}
-    ids, lengths = pad(rows, device)
-    if start:
-        shared["position_ids"] = torch.arange(start, start + ids.shape[1], device=device)[None]
-    return pool(model(input_ids=ids, use_cache=False, **shared).last_hidden_state, lengths, unit=unit)
+    if shared:
+        head = Head(tuple(rows[0][:shared]))
+        head.compute(model)
+    if head is None:
+        ids, lengths = pad(rows, device)
+        return pool(model(input_ids=ids, use_cache=False).last_hidden_state, lengths, unit=unit)
+    start = len(head.ids)
+    ids, lengths = pad([row[start:] for row in rows], device)
+    positions = torch.arange(start, start + ids.shape[1], device=device)[None]
+    hidden = model(input_ids=ids, position_ids=positions, head=head.states, use_cache=False).last_hidden_state
+    return pool(hidden, lengths, unit=unit)
 
 
 def _embed_packed(model: nn.Module, rows: Sequence[Sequence[int]], device: torch.device, unit: bool) -> Tensor:
@@ -109,6 +111,12 @@ def _embed_packed(model: nn.Module, rows: Sequence[Sequence[int]], device: torch
         use_cache=False,
     ).last_hidden_state
     return pool(hidden.transpose(0, 1)[ends - 1], torch.ones_like(lengths), unit=unit)
+
+
+def common(rows: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """The tokens that all rows begin with."""
+    equal = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*rows, strict=False))
+    return tuple(first for first, *_ in equal)
 
 
 def batches(lengths: Sequence[int], token_budget: int, devices: int = 1) -> Iterator[list[int]]:

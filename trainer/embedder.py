@@ -33,7 +33,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from ragkit.forward import batches, embed
+from ragkit.forward import batches, common, embed
 from trainer.memory import give_back
 
 Kept = Literal["all", "products", "nothing"]
@@ -48,6 +48,7 @@ class Chunk:
 
     rows: list[list[int]]
     keep: Kept  # of the activations, until backward; the rest is recomputed
+    shared: int = 0  # tokens that all rows begin with: computed once
 
 
 class Embedder(PeftModelForFeatureExtraction):
@@ -61,11 +62,11 @@ class Embedder(PeftModelForFeatureExtraction):
 
     def _chunk(self, chunk: Chunk) -> Tensor:
         if chunk.keep == "all" or not torch.is_grad_enabled():
-            return embed(self.base_model, chunk.rows)
+            return embed(self.base_model, chunk.rows, shared=chunk.shared)
         options: dict[str, Any] = {}
         if chunk.keep == "products":
             options["context_fn"] = partial(create_selective_checkpoint_contexts, _products)
-        return checkpoint(_embed_again, self.base_model, chunk.rows, use_reentrant=False, **options)  # type: ignore[return-value]
+        return checkpoint(_embed_again, self.base_model, chunk, use_reentrant=False, **options)  # type: ignore[return-value]
 
 
 def _products(_: Any, operation: Any, *arguments: Any, **__: Any) -> CheckpointPolicy:
@@ -74,11 +75,11 @@ def _products(_: Any, operation: Any, *arguments: Any, **__: Any) -> CheckpointP
     return CheckpointPolicy.MUST_SAVE if keep else CheckpointPolicy.PREFER_RECOMPUTE
 
 
-def _embed_again(model: nn.Module, rows: list[list[int]]) -> Tensor:
+def _embed_again(model: nn.Module, chunk: Chunk) -> Tensor:
     """What a chunk that keeps not all runs, forward and once more backward."""
     if not torch.cuda.is_available():
         give_back()
-    return embed(model, rows)
+    return embed(model, chunk.rows, shared=chunk.shared)
 
 
 def lora(model: nn.Module, *, rank: int, alpha: int, dropout: float) -> Embedder:
@@ -132,10 +133,33 @@ def kept_chunks(sizes: Sequence[int], keep_tokens: int) -> int:
     return sum(n == 0 or total <= keep_tokens for n, total in enumerate(totals))
 
 
+def deal_alike(
+    rows: Sequence[Sequence[int]], alike: Sequence[Sequence[int]], chunk_tokens: int, devices: int
+) -> Iterator[tuple[list[list[int]], int]]:
+    """:func:`deal`, for each group of positions in ``alike`` apart, and for the rest: every chunk with the number of
+    tokens that all rows of its group begin with, of which each row goes on by at least one."""
+    grouped = {i for group in alike for i in group}
+    rest = [i for i in range(len(rows)) if i not in grouped]
+    for group in [*alike, rest]:
+        shared = 0
+        if group is not rest and len(group) > 1:
+            shared = min(len(common([rows[i] for i in group])), min(len(rows[i]) for i in group) - 1)
+        for parts in deal([len(rows[i]) - shared for i in group], chunk_tokens, devices):
+            yield [[group[n] for n in part] for part in parts], shared
+
+
 def embed_rows(
-    model: nn.Module, rows: Sequence[list[int]], chunk_tokens: int, keep_tokens: int = 0, kept: Kept = "products"
+    model: nn.Module,
+    rows: Sequence[list[int]],
+    chunk_tokens: int,
+    keep_tokens: int = 0,
+    kept: Kept = "products",
+    alike: Sequence[Sequence[int]] = (),
 ) -> Tensor:
     """Unit embeddings (N, D) of all rows, in order, on every device; each embeds its share.
+
+    ``alike`` are positions of rows that begin with the same tokens, such as the prompts of a task: what they have in
+    common is computed once a chunk, with its gradient (ragkit/forward.py; the model must attend by it).
 
     ``model`` is an Embedder, wrapped or not. A device's last chunk keeps its activations until backward, which
     starts with it; those before it keep what ``kept`` says while they come to at most ``keep_tokens`` tokens, the
@@ -145,14 +169,16 @@ def embed_rows(
     batch, the same on each.
     """
     devices, own = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
-    dealt = list(deal([len(row) for row in rows], chunk_tokens, devices))
-    sizes = [len(parts[0]) * len(rows[parts[0][0]]) for parts in dealt]  # the same on every device: all recompute alike
+    dealt = list(deal_alike(rows, alike, chunk_tokens, devices))
+    sizes = [shared + len(parts[0]) * (len(rows[parts[0][0]]) - shared) for parts, shared in dealt]  # on every device
     dropped = len(dealt) - kept_chunks(sizes, keep_tokens)
     keeps: list[Kept] = [*("nothing" if n < dropped else kept for n in range(len(dealt) - 1)), "all"]
-    vectors = model([Chunk([rows[i] for i in parts[own]], keep) for parts, keep in zip(dealt, keeps, strict=True)])
+    vectors = model(
+        [Chunk([rows[i] for i in parts[own]], keep, shared) for (parts, shared), keep in zip(dealt, keeps, strict=True)]
+    )
     if devices > 1:
         vectors = _Gather.apply(vectors)
-    order = [i for device in range(devices) for parts in dealt for i in parts[device]]
+    order = [i for device in range(devices) for parts, _ in dealt for i in parts[device]]
     place = {position: n for n, position in enumerate(order)}
     return vectors[torch.tensor([place[i] for i in range(len(rows))], device=vectors.device)]
 

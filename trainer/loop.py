@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
 from ragkit.encoder import LocalEncoder, ModelInfo, tokenize
+from ragkit.forward import ATTENTION
 from ragkit.task import TASKS, Task
 from trainer import checkpoints
 from trainer.config import TrainConfig
@@ -71,6 +72,8 @@ class EmbedTrainer(Trainer):
         self.tokenizer, self.max_length = encoder.tokenizer, encoder.max_length
         self.tally = Tally()
         self.chunk_tokens, self.keep_tokens = config.chunk_tokens, config.keep_tokens
+        decoder: Any = encoder.model  # its layers hand no states on where each is a checkpoint
+        self.shares_prompts = decoder.config._attn_implementation == ATTENTION and not config.gradient_checkpointing
         self.model_accepts_loss_kwargs = False
 
     def compute_loss(
@@ -82,7 +85,8 @@ class EmbedTrainer(Trainer):
         passages = tokenize(self.tokenizer, texts.passages, config.max_passage_tokens)
         rows = queries.ids + passages.ids
         kept = "all" if config.gradient_checkpointing else "products"
-        vectors = embed_rows(model, rows, self.chunk_tokens, self.keep_tokens, kept)
+        alike = texts.alike if self.shares_prompts else ()
+        vectors = embed_rows(model, rows, self.chunk_tokens, self.keep_tokens, kept, alike)
         q, p = vectors[: len(queries.ids)], vectors[len(queries.ids) :]
         loss = matryoshka(
             q,

@@ -159,6 +159,7 @@ class Texts:
     queries: list[str]
     passages: list[str]
     excluded: np.ndarray  # bool
+    alike: list[list[int]]  # positions of queries with the same instruction
 
 
 def batch_texts(batch: Batch) -> Texts:
@@ -188,7 +189,11 @@ def batch_texts(batch: Batch) -> Texts:
     if not batch.in_batch:
         excluded |= np.array(owner)[None, :] != np.arange(len(examples))[:, None]
     np.fill_diagonal(excluded, False)
-    return Texts([Task("training", e.instruction).prompt(e.query) for e in examples], passages, excluded)
+    alike: dict[str, list[int]] = {}
+    for row, e in enumerate(examples):
+        alike.setdefault(e.instruction, []).append(row)
+    prompts = [Task("training", e.instruction).prompt(e.query) for e in examples]
+    return Texts(prompts, passages, excluded, list(alike.values()))
 
 
 def _text(text: str) -> str:
