@@ -102,6 +102,15 @@ def test_pages_pair_two_languages_of_the_same_page(data: Path):
     assert any(len({e.positive[:2] for e in b.examples}) == 3 for b in plan)  # languages mix
 
 
+def test_files_together_mix_their_languages(data: Path):
+    apart = make_plan([Source("qa", "qa/*.gz", "web-search")], data, batch_size=8, seed=1)
+    assert all(len({e.query[:2] for e in b.examples}) == 1 for b in apart)
+    mixed = make_plan([Source("qa", "qa/*.gz", "web-search", together=True)], data, batch_size=8, seed=1)
+    assert sum(len(b.examples) for b in mixed) == 40
+    assert all(len({e.query[:2] for e in b.examples}) == 2 for b in mixed)
+    assert mixed.drawn == {"qa/*.gz": 40}
+
+
 def test_only_what_people_found_alike_is_a_pair(tmp_path: Path):
     records = [{"s1": f"a{n}", "s2": f"b{n}", "score": score} for n, score in enumerate([5, 4.0, 3.9, "4.5", 0])]
     write(tmp_path / "sts.jsonl", records)

@@ -43,6 +43,7 @@ class Source:
     instruction: str | list[str] = ""  # names of TASKS or sentences, one drawn per example; "" where examples carry it
     ratio: float | None = None  # None: all, or what the paper drew of a public set
     where: dict[str, str] = field(default_factory=dict)  # take only records with these values
+    together: bool = False  # draw batches from all files at once, of many languages, and not from one at a time
     in_batch: bool = True  # other queries' passages are negatives; False (labels, clusters): only the query's own
 
 
@@ -126,7 +127,7 @@ READERS: dict[str, Reader] = {
     "similar": _similar,
     "synthetic": _synthetic,
 }
-TOGETHER = {"pages"}  # kinds that read all their files as one; of the others each file is a source of its own
+TOGETHER = {"pages"}  # kinds that must read all their files as one; of the others each file is batched apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,7 @@ def _groups(source: Source, data: Path) -> Iterator[tuple[str, float, Stream]]:
         files = sorted(data.glob(pattern))
         if not files:
             raise ValueError(f"source {pattern!r} matches no file below {data}")
-        if source.kind in TOGETHER:
+        if source.together or source.kind in TOGETHER:
             yield pattern, 1.0, partial(_read, source, files)
         else:
             yield from ((file.relative_to(data).as_posix(), 1.0, partial(_read, source, [file])) for file in files)
