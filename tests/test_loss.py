@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from trainer.loss import in_batch_accuracy, info_nce, matryoshka
+from trainer.loss import distil, in_batch_accuracy, info_nce, matryoshka
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -127,3 +127,25 @@ def test_shapes_that_do_not_fit():
         info_nce(unit(4, 8), unit(4, 7))
     with pytest.raises(ValueError, match="own positive"):
         info_nce(unit(2, 8), unit(2, 8), excluded=torch.eye(2, dtype=torch.bool))
+
+
+def test_a_teacher_moves_what_it_finds_near():
+    """The teacher finds passage 1 as near to query 0 as its own: learning pulls the two cosines together."""
+    torch.manual_seed(0)
+    queries, passages = (torch.nn.functional.normalize(torch.randn(4, 16), dim=-1) for _ in range(2))
+    taught = torch.eye(4)
+    taught[0, 1] = 1.0
+    learnt = passages.clone().requires_grad_()
+    optimizer = torch.optim.Adam([learnt], lr=0.05)
+    for _ in range(200):
+        unit = torch.nn.functional.normalize(learnt, dim=-1)
+        loss = distil(queries, unit, taught, temperature=0.05, teacher_temperature=0.05)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    chances = (queries @ torch.nn.functional.normalize(learnt, dim=-1).T / 0.05).softmax(dim=1)
+    torch.testing.assert_close(chances[0, :2], torch.tensor([0.5, 0.5]), atol=0.05, rtol=0)
+    assert chances.diagonal()[1:].min() > 0.9
+    exact = distil(queries, passages, queries @ passages.T, temperature=0.05, teacher_temperature=0.05)
+    p = (queries @ passages.T / 0.05).softmax(dim=1)
+    torch.testing.assert_close(exact, -(p * p.log()).sum(dim=1).mean())  # its own entropy, no less

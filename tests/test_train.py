@@ -24,7 +24,8 @@ from trainer.data import Source, TrainingExample
 from trainer.embedder import Kept, deal, deal_alike, embed_rows
 from trainer.loop import EmbedTrainer, Metrics, Tally
 from trainer.loss import info_nce
-from trainer.plan import Batch, batch_texts
+from trainer.plan import Batch, Plan, batch_texts
+from trainer.teacher import Teacher
 from trainer.train import build, train
 
 WORDS = [f"{word} {n}" for n, word in enumerate([*SCRIPTS.values(), "alpha", "beta", "gamma", "delta", "iota"] * 4)]
@@ -110,7 +111,7 @@ def test_training_and_serving_give_the_same_vectors_and_loss(run: Path, config: 
     trainer.config = dataclasses.replace(config, max_query_tokens=512, max_passage_tokens=512)
     trainer.tokenizer, trainer.tally = base.tokenizer, Tally()
     trainer.chunk_tokens = trainer.keep_tokens = 64
-    trainer.shares_prompts = True
+    trainer.shares_prompts, trainer.teacher = True, None
     batch = [TrainingExample(a, b, task.instruction) for a, b in zip(queries, passages, strict=True)]
     trained, _ = build(config)
     set_peft_model_state_dict(trained, load_file(run / "model" / "adapter_model.safetensors"))
@@ -346,6 +347,25 @@ def test_matryoshka_and_masks_reach_the_loss(config: TrainConfig, data: Path, ru
         train(dataclasses.replace(config, max_steps=1, **knob), data, tmp_path / str(n))
         other = json.loads((tmp_path / str(n) / "metrics.jsonl").read_text())["loss"]
         assert abs(other - first) > 0.01, knob
+
+
+def test_a_teacher_is_heard_and_remembered(config: TrainConfig, data: Path, run: Path, tmp_path: Path):
+    taught = dataclasses.replace(config, teacher=str(config.base), teacher_weight=0.5, max_steps=3)
+    train(taught, data, tmp_path)
+    alone, both = (
+        [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()][:3]
+        for folder in (run, tmp_path)
+    )
+    assert all(b > a + 0.1 for a, b in zip(alone, both, strict=True))
+    assert (tmp_path / "teacher-0.sqlite").exists()
+    teacher = Teacher.open(config.base, tmp_path / "teacher-0.sqlite")
+    teacher.encoder.inner = None  # type: ignore[attr-defined]  # what it said is kept: it is not asked again
+    batch = next(iter(Plan(tmp_path / "plan")))
+    texts = batch_texts(batch)
+    cosines = teacher.cosines(batch, texts)
+    encoder = LocalEncoder.load(config.base)
+    expected = encoder.encode_passages(texts.queries) @ encoder.encode_passages(texts.passages).T
+    np.testing.assert_allclose(cosines.numpy(), expected, atol=1e-5)
 
 
 def test_how_a_run_is_computed_may_change_on_the_way(config: TrainConfig, data: Path, run: Path, tmp_path: Path):

@@ -6,7 +6,7 @@ config      a recipe: every knob of a run; recipes/ holds those that ship
 data        training examples, sources with instruction and ratio; public: the 14 public sets, streamed
 mine        hard negatives by a model's ranking
 plan        the batches of a run, on disk, and the masks of known answers
-loss        InfoNCE and Matryoshka, pure functions
+loss        InfoNCE, Matryoshka and distillation, pure functions; teacher: another embedder's view of a batch
 embedder    the model under training; rows dealt to chunks and devices
 loop        the step, on one CPU, one GPU or many (transformers.Trainer); train: a run from recipe to model folder
 checkpoints sealed, swept, averaged; memory: what a process took, and how it stays flat

@@ -38,6 +38,9 @@ class TrainConfig:
     temperature: float = 0.02
     false_negative_margin: float | None = None  # leave out negatives whose cosine is so far above the positive's
     hardness: float = 0.0  # weigh a negative of cosine s by exp(hardness * s)
+    teacher: str = ""  # another embedder, as trainer evaluate's --model names it, whose similarities are learnt too
+    teacher_weight: float = 1.0  # of the cross-entropy with what it finds near, beside InfoNCE's 1
+    teacher_temperature: float = 0.02  # of its cosines: the lower, the nearer to one right passage
     matryoshka: list[int] = field(default_factory=list)  # further dimensions at which the embedding must serve
     learning_rate: float = 1e-4
     warmup_steps: int = 100
@@ -65,7 +68,15 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.precision not in ("auto", "bf16", "fp16", "fp32"):
             raise ValueError(f"precision is {self.precision!r}: use auto, bf16, fp16 or fp32")
-        for name in ("batch_size", "temperature", "chunk_tokens", "save_steps", "keep_checkpoints", "epochs"):
+        for name in (
+            "batch_size",
+            "temperature",
+            "teacher_temperature",
+            "chunk_tokens",
+            "save_steps",
+            "keep_checkpoints",
+            "epochs",
+        ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be above 0")
 

@@ -95,8 +95,8 @@ def read_sets(data: Path) -> Iterator[RetrievalSet]:
 class CachedEncoder:
     """An Encoder that remembers its embeddings in an SQLite file, keyed by model, role, prompt and text."""
 
-    def __init__(self, encoder: Encoder, file: Path, *, chunk: int = 64) -> None:
-        self.inner, self.chunk = encoder, chunk
+    def __init__(self, encoder: Encoder, file: Path, *, chunk: int = 64, progress: bool = True) -> None:
+        self.inner, self.chunk, self.progress = encoder, chunk, progress
         self.dimension, self.max_length, self.fingerprint = encoder.dimension, encoder.max_length, encoder.fingerprint
         file.parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(file)
@@ -126,7 +126,8 @@ class CachedEncoder:
         rows = {key: row for key in set(keys) if (row := self._get(key)) is not None}
         missing = list({key: text for key, text in zip(keys, texts, strict=True) if key not in rows}.items())
         missing.sort(key=lambda item: len(item[1]))  # like lengths share a call: less padding
-        for start in tqdm(range(0, len(missing), self.chunk), desc="embed", unit=" batches", disable=not missing):
+        quiet = not (missing and self.progress)
+        for start in tqdm(range(0, len(missing), self.chunk), desc="embed", unit=" batches", disable=quiet):
             part = missing[start : start + self.chunk]
             chunk = [text for _, text in part]
             encode = inner.encode_queries if unit else inner.encode_states

@@ -27,9 +27,10 @@ from ragkit.task import TASKS, Task
 from trainer import checkpoints
 from trainer.config import TrainConfig
 from trainer.embedder import adapter_state, embed_rows
-from trainer.loss import in_batch_accuracy, matryoshka
+from trainer.loss import distil, in_batch_accuracy, matryoshka
 from trainer.memory import out_of_memory, peak_memory_gb
 from trainer.plan import Batch, Plan, batch_texts
+from trainer.teacher import Teacher
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,11 @@ class Steps(torch.utils.data.Dataset[Batch]):
 
     def __getitem__(self, item: int) -> Batch:
         return self.plan[item // self.devices]
+
+
+def teacher_memory(args: Any) -> Path:
+    """One file a process: they write at the same time."""
+    return Path(str(args.output_dir)).parent / f"teacher-{args.process_index}.sqlite"
 
 
 def collate(items: list[Batch]) -> dict[str, Any]:
@@ -75,6 +81,7 @@ class EmbedTrainer(Trainer):
         decoder: Any = encoder.model  # its layers hand no states on where each is a checkpoint
         self.shares_prompts = decoder.config._attn_implementation == ATTENTION and not config.gradient_checkpointing
         self.model_accepts_loss_kwargs = False
+        self.teacher = Teacher.open(config.teacher, teacher_memory(self.args)) if config.teacher else None
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -97,6 +104,10 @@ class EmbedTrainer(Trainer):
             margin=config.false_negative_margin,
             hardness=config.hardness,
         )
+        if self.teacher:
+            taught = self.teacher.cosines(inputs["batch"], texts).to(q.device)
+            knobs = {"temperature": config.temperature, "teacher_temperature": config.teacher_temperature}
+            loss = loss + config.teacher_weight * distil(q, p, taught, **knobs)
         with torch.no_grad():
             self.tally.loss = loss.item()
             self.tally.accuracy = in_batch_accuracy(q, p)

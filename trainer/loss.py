@@ -55,6 +55,19 @@ def info_nce(
         return F.cross_entropy(scores.masked_fill(left_out, float("-inf")), torch.arange(count, device=scores.device))
 
 
+def distil(
+    queries: Tensor, passages: Tensor, taught: Tensor, *, temperature: float, teacher_temperature: float
+) -> Tensor:
+    """Mean cross-entropy between what a teacher finds near each query and what these embeddings do.
+
+    ``taught`` (Q, P) are the teacher's cosines; layout else as in :func:`info_nce`. Nothing is left out: a passage
+    that answers the query too is near it to the teacher as well.
+    """
+    with torch.autocast(queries.device.type, enabled=False):
+        wanted = (taught.float() / teacher_temperature).softmax(dim=1)
+        return F.cross_entropy(queries.float() @ passages.float().T / temperature, wanted)
+
+
 def matryoshka(queries: Tensor, passages: Tensor, dimensions: Sequence[int], **knobs: object) -> Tensor:
     """Mean of :func:`info_nce` over the whole embeddings and their first ``dimensions``, made unit again.
     Layout and knobs as there. Raises ValueError where a dimension is not below the embedding's."""

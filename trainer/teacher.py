@@ -1,0 +1,46 @@
+"""What another embedder thinks of a batch: targets that say how near each passage is, not only which is right.
+
+In-batch negatives are all equally wrong to InfoNCE, though some of them answer the query too; and languages without
+pairs to train on teach it nothing. A teacher that knows them gives every query of a batch a distribution over its
+passages (distillation of in-batch similarities, as in arXiv 2010.11386). It reads bare texts behind its own prompts, so
+any embedder can teach; what it says of a text is kept in the run folder, for a run that goes on or sees a text again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ragkit.task import Task
+from trainer.plan import Batch, Texts
+
+if TYPE_CHECKING:
+    from ragkit.encoder import Encoder
+
+
+class Teacher:
+    """``encoder`` is any Encoder; its queries get the instruction of their example, if it reads instructions."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+
+    @classmethod
+    def open(cls, model: str, kept: Path) -> Teacher:
+        """``model`` is what ``trainer evaluate --model`` takes; its embeddings are kept in the file ``kept``."""
+        from trainer.evaluate import CachedEncoder
+        from trainer.peers import open_model
+
+        _, encoder, _ = open_model(model)
+        return cls(CachedEncoder(encoder, kept, progress=False))
+
+    def cosines(self, batch: Batch, texts: Texts) -> Tensor:
+        """Of every query with every passage of a step, (Q, P) float32; rows and columns as ``texts`` has them."""
+        queries = np.empty((len(texts.queries), self.encoder.dimension), np.float32)
+        for group in texts.alike:
+            task = Task("training", batch.examples[group[0]].instruction)
+            queries[group] = self.encoder.encode_queries([batch.examples[n].query for n in group], task)
+        return torch.from_numpy(queries @ self.encoder.encode_passages(texts.passages).T)
