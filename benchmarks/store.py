@@ -39,9 +39,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parent))
-from stores import STORES, passages_of, point_id, sizes  # noqa: E402
+from stores import STORES, passages_of, point_id, sizes
 
 QUANTIZATIONS = ("none", "scalar", "turbo", "binary")
 DEFAULT = [*(f"engine:{q}" for q in QUANTIZATIONS), "ragkit:none", "ragkit:scalar", "llama-index:none", "local:none"]
@@ -263,7 +261,7 @@ def main() -> None:
             parser.error(f"{':'.join(name)!r}: write STORE:QUANTIZATION of {', '.join(STORES)} and {QUANTIZATIONS}")
         if name[0] == "local" and name[1] != "none":
             parser.error(f"{':'.join(name)!r}: local mode has no quantisation, write local:none")
-    if not K <= arguments.points or not 0 < arguments.queries:
+    if arguments.points < K or arguments.queries < 1:
         parser.error(f"--points {arguments.points} --queries {arguments.queries}: at least {K} points and one query")
     rows = unit_rows(arguments.embeddings)
     digest = sha256(arguments.embeddings.read_bytes()).hexdigest()[:16]
