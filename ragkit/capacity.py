@@ -65,7 +65,9 @@ class Cluster:
         for name in ("memory", "disk", "cores", "shards"):
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise ValueError(f"node's {name} is {value}: give what one node has, such as 64GB of memory and 8 cores")
+                raise ValueError(
+                    f"node's {name} is {value}: give what one node has, such as 64GB of memory and 8 cores"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +187,9 @@ def _lay_out(made: Plan, c: Mapping[str, Constant]) -> None:
     if work.replicas > 1:
         why.append(f"replicas need {max(int(c['available_nodes'].value), work.replicas)}")
     made.add("nodes", nodes, "", "; ".join(why), *([c["available_nodes"]] if work.replicas > 1 else []))
-    made.add("shards", shards, "", "as given" if cluster.shards else "one for each node, and as many copies as replicas")
+    made.add(
+        "shards", shards, "", "as given" if cluster.shards else "one for each node, and as many copies as replicas"
+    )
     made.add("passages a shard", work.passages / shards, "", "passages / shards")
     a_node = copies_a_node(shards, work.replicas, nodes) / (shards * work.replicas)
     for name in ("memory", "disk"):
@@ -239,7 +243,9 @@ def _search(made: Plan, c: Mapping[str, Constant]) -> None:
     if not work.queries_per_second:
         return
     busy = work.queries_per_second * shards * p50 / 1000 / (nodes * cluster.cores)
-    made.add("cores that search", busy, "of all cores", "queries a second x shards x ms / cores", c["p50_ms"], *measured)
+    made.add(
+        "cores that search", busy, "of all cores", "queries a second x shards x ms / cores", c["p50_ms"], *measured
+    )
     if busy > c["busy"].value:
         needed = math.ceil(work.queries_per_second * shards * p50 / 1000 / (c["busy"].value * cluster.cores))
         made.remarks.append(
@@ -264,7 +270,9 @@ def embedding(made: Plan, shape: Shape, gpu: str, *, gpus: int = 1, utilization:
     if utilization is not None:
         share = Constant("utilization", utilization, share.unit, "given", "--utilization")
     if not 0 < share.value <= 1:
-        raise ValueError(f"utilization is {share.value:g}: the part of a GPU's peak that is reached, above 0 and up to 1")
+        raise ValueError(
+            f"utilization is {share.value:g}: the part of a GPU's peak that is reached, above 0 and up to 1"
+        )
     device, weights = devices()[gpu], shape.parameters * c["weight_bytes"].value
     if weights > device.memory:
         raise ValueError(

@@ -43,7 +43,9 @@ def constants() -> Mapping[str, Constant]:
     made = {}
     for name, entry in found["constants"].items():
         if entry["kind"] not in get_args(Kind):
-            raise ValueError(f"{FILE.name}: {name} is of kind {entry['kind']!r}, use one of {', '.join(get_args(Kind))}")
+            raise ValueError(
+                f"{FILE.name}: {name} is of kind {entry['kind']!r}, use one of {', '.join(get_args(Kind))}"
+            )
         source = found["sources"].get(entry["source"], entry["source"])
         made[name] = Constant(name, float(entry["value"]), entry["unit"], entry["kind"], source)
     return made
@@ -53,7 +55,9 @@ def constants() -> Mapping[str, Constant]:
 def devices() -> Mapping[str, Device]:
     unit = "operations a second, 16-bit matrix products without sparsity"
     return {
-        name: Device(name, Constant(f"peak of {name}", entry["peak"], unit, "datasheet", entry["source"]), entry["memory"])
+        name: Device(
+            name, Constant(f"peak of {name}", entry["peak"], unit, "datasheet", entry["source"]), entry["memory"]
+        )
         for name, entry in _file()["devices"].items()
     }
 
