@@ -206,6 +206,7 @@ def measure(job: Job, file: Path, folder: Path) -> dict[str, Any]:
         "engine": version("qdrant-edge-py"),
         "client": version("qdrant-client"),
         "machine": f"{machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
+        "cores": os.cpu_count(),
         "load": round(began, 2),  # processes that ran when it began
         "date": datetime.now(UTC).date().isoformat(),
     }

@@ -100,7 +100,8 @@ class Plan:
 def code_bytes(quantization: str, bits: float, dimension: int) -> float:
     """Bytes of one quantised vector; 0 for none."""
     c = constants()
-    each = {"none": 0.0, "scalar": c["scalar_bytes"].value, "turbo": bits / 8, "binary": c["binary_bytes"].value}
+    each = {"none": 0.0, "scalar": c["scalar_bytes"].value, "turbo": bits * c["bit_bytes"].value,
+            "binary": c["binary_bytes"].value}  # fmt: skip
     return dimension * each[quantization]
 
 
@@ -120,8 +121,10 @@ def footprint(work: Workload, given: Mapping[str, Constant] | None = None) -> tu
         return Figure(name, value, "bytes", how, tuple(c[one] for one in used))
 
     originals = part("original vectors", work.dimension * c["float_bytes"].value, "dimension x 4", "float_bytes")
-    name = {"scalar": ("scalar_bytes",), "binary": ("binary_bytes",)}.get(work.quantization, ())
-    codes = part("quantised vectors", quantised, f"dimension x {work.quantization}'s bytes", *name)
+    name = {"scalar": ("scalar_bytes",), "binary": ("binary_bytes",), "turbo": ("bit_bytes",)}.get(
+        work.quantization, ()
+    )
+    codes = part("quantised vectors", quantised, f"dimension x {quantised / work.dimension:g}", *name)
     graph = part("HNSW graph", work.m * c["hnsw_bytes"].value, f"m {work.m} x 9.6", "hnsw_bytes")
     index = part("BM25 index", terms * c["sparse_index_bytes"].value, "terms x 4 x 1.5", "terms", "sparse_index_bytes")
     fields = part("payload indexes", c["indexed_bytes"].value * c["payload_index_factor"].value,
@@ -187,9 +190,7 @@ def _lay_out(made: Plan, c: Mapping[str, Constant]) -> None:
     if work.replicas > 1:
         why.append(f"replicas need {max(int(c['available_nodes'].value), work.replicas)}")
     made.add("nodes", nodes, "", "; ".join(why), *([c["available_nodes"]] if work.replicas > 1 else []))
-    made.add(
-        "shards", shards, "", "as given" if cluster.shards else "one for each node, and as many copies as replicas"
-    )
+    made.add("shards", shards, "", "as given" if cluster.shards else "one for each node, and its copies")
     made.add("passages a shard", work.passages / shards, "", "passages / shards")
     a_node = copies_a_node(shards, work.replicas, nodes) / (shards * work.replicas)
     for name in ("memory", "disk"):
@@ -202,7 +203,12 @@ def _lay_out(made: Plan, c: Mapping[str, Constant]) -> None:
         )
     if work.quantization == "none" and made["memory"] > cluster.memory:
         made.remarks.append("Quantised vectors would take a fraction of this memory: try --quantization turbo.")
-    if work.dimension > 0 and work.quantization == "binary" and work.dimension < 1024:
+    bm25 = made["memory: BM25 index"] / made["memory"] * (1 + c["headroom"].value)
+    if bm25 > 0.3:
+        made.remarks.append(
+            f"The BM25 index is {bm25:.0%} of what memory holds; RAGKIT_QDRANT_SPARSE_ON_DISK moves it."
+        )
+    if work.quantization == "binary" and work.dimension < 1024:
         made.remarks.append("Binary codes of fewer than 1,024 dimensions lose recall: measure it on your data first.")
     made.settings.update({"RAGKIT_QDRANT_SHARDS": f"{shards}", "RAGKIT_QDRANT_REPLICAS": f"{work.replicas}"})
     if work.quantization != "none":
@@ -239,23 +245,21 @@ def _search(made: Plan, c: Mapping[str, Constant]) -> None:
              c["index_s"], *measured)  # fmt: skip
     upload = copies_a_node(shards, work.replicas, nodes) * work.passages / shards * c["upsert_s"].value
     made.add("upload", upload * work.dimension / c["reference_dimension"].value / 3600, "hours",
-             "points a node, one stream of writes each; as long as the dimension", c["upsert_s"], *measured)  # fmt: skip
+             "points a node, one stream of writes each; grows with dimension", c["upsert_s"], *measured)  # fmt: skip
     if not work.queries_per_second:
         return
     busy = work.queries_per_second * shards * p50 / 1000 / (nodes * cluster.cores)
-    made.add(
-        "cores that search", busy, "of all cores", "queries a second x shards x ms / cores", c["p50_ms"], *measured
-    )
+    made.add("cores that search", busy, "of all cores", "queries x shards x ms / cores", c["p50_ms"], *measured)
     if busy > c["busy"].value:
         needed = math.ceil(work.queries_per_second * shards * p50 / 1000 / (c["busy"].value * cluster.cores))
         made.remarks.append(
             f"The cores of {nodes} nodes would be {busy:.0%} busy searching ({c['busy'].value:.0%} is assumed to be "
-            f"the most that is well): give replicas, more cores, fewer shards, or {needed} nodes of {cluster.cores} cores."
+            f"the most that is well): give more cores, fewer shards, or {needed} nodes of {cluster.cores} cores."
         )
     if work.quantization != "none" and not work.originals_in_memory:
         read = work.queries_per_second * shards * work.k * work.oversampling * math.ceil(work.dimension * 4 / 4096)
         made.add("pages read for rescoring", read, "a second, all nodes",
-                 "queries x shards x k x oversampling x pages of 4 KiB, none in the page cache", c["float_bytes"],
+                 "at most: queries x shards x k x oversampling x pages of 4 KiB, none of them cached", c["float_bytes"],
                  )  # fmt: skip
 
 
@@ -270,9 +274,7 @@ def embedding(made: Plan, shape: Shape, gpu: str, *, gpus: int = 1, utilization:
     if utilization is not None:
         share = Constant("utilization", utilization, share.unit, "given", "--utilization")
     if not 0 < share.value <= 1:
-        raise ValueError(
-            f"utilization is {share.value:g}: the part of a GPU's peak that is reached, above 0 and up to 1"
-        )
+        raise ValueError(f"utilization is {share.value:g}: the part of a GPU's peak that is reached, 0 to 1")
     device, weights = devices()[gpu], shape.parameters * c["weight_bytes"].value
     if weights > device.memory:
         raise ValueError(
