@@ -310,15 +310,15 @@ def prices(texts: Iterable[str]) -> dict[str, float]:
 
 
 def cost(made: Plan, given: Mapping[str, float]) -> None:
-    """Add money, where prices were given; none is assumed."""
+    """Add money where prices were given; none is assumed."""
     amounts = {
-        "gpu-hour": ("cost of embedding", "GPU hours", "once, in the prices' currency", 1.0),
-        "node-month": ("cost of nodes", "nodes", "a month, in the prices' currency", 1.0),
-        "disk-gb-month": ("cost of disk", "disk", "a month, in the prices' currency", GB),
+        "gpu-hour": ("cost of embedding", "GPU hours", "once", 1.0),
+        "node-month": ("cost of nodes", "nodes", "a month", 1.0),
+        "disk-gb-month": ("cost of disk", "disk", "a month", GB),
     }
     for name, price in given.items():
         title, of, unit, divisor = amounts[name]
         if of not in made.figures:
             raise ValueError(f"price {name}: nothing is embedded in this plan; give --gpu too")
         said = Constant(name, price, "in the prices' currency", "given", "--price")
-        made.add(title, made[of] / divisor * price, unit, f"{of} x price", said)
+        made.add(title, made[of] / divisor * price, unit, f"{of} x price, in its currency", said)

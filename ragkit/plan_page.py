@@ -13,7 +13,7 @@ from ragkit.capacity import Figure, Plan
 from ragkit.constants import Constant
 from ragkit.page import add, document, frame, linked, picture, written
 from ragkit.pictures import COLOURS, DARK, LIGHT, Look, png
-from ragkit.plan_report import asked, sections, show, sources, told
+from ragkit.plan_report import asked, mark_of, sections, show, sources, told
 from ragkit.search_load import Latency
 
 TITLE = "Capacity plan"
@@ -43,8 +43,8 @@ def page(made: Plan, curve: Sequence[Latency]) -> str:
 def _table(main: Any, title: str, figures: Sequence[Figure], numbered: dict[Constant, int]) -> None:
     table = frame(main, f"{title}, table")
     head = etree.SubElement(etree.SubElement(table, "thead"), "tr")
-    for name in ("", "amount", "how, and from what"):
-        add(head, "th", name, scope="col", **({"style": "text-align: left"} if name.startswith("how") else {}))
+    for name, style in (("", "width: 24%"), ("amount", "width: 16%"), ("how, and from what", "text-align: left")):
+        add(head, "th", name, scope="col", style=style)
     body = etree.SubElement(table, "tbody")
     for figure in figures:
         line = etree.SubElement(body, "tr")
@@ -52,7 +52,7 @@ def _table(main: Any, title: str, figures: Sequence[Figure], numbered: dict[Cons
         add(line, "td", show(figure))
         how = add(line, "td", figure.how + " ", style="text-align: left; white-space: normal")
         for one in figure.used:
-            mark = add(how, "a", f"[{numbered[one]}]", href=f"#source-{numbered[one]}", title=told(one))
+            mark = add(how, "a", mark_of(one, numbered), href=f"#source-{numbered[one]}", title=told(one))
             mark.tail = " "
 
 
@@ -63,10 +63,12 @@ def _chart(main: Any, made: Plan, curve: Sequence[Latency]) -> None:
     told = [f"{p.shards} shards: p50 {p.p50 * 1000:.1f} ms, p99 {p.p99 * 1000:.1f} ms" for p in curve]
     light, dark = (png(lambda look: drawn(curve, planned, look), look) for look in (LIGHT, DARK))
     picture(main, light, dark, f"Simulated latency by number of shards. {'; '.join(told)}.")
-    add(main, "p", f"Simulated: {work.queries_per_second:g} queries a second at random times, each waiting for its slowest "
-        f"shard, on {made['nodes']:,.0f} nodes of {made.cluster.cores} cores; all passages in that many shards. The line "
-        "marks the plan. Numbers of shards at which the cores cannot keep up are not drawn.",
-        **{"class": "remarks"})  # fmt: skip
+    said = (
+        f"Simulated: {work.queries_per_second:g} queries a second at random times, each waiting for its slowest shard, "
+        f"on {made['nodes']:,.0f} nodes of {made.cluster.cores} cores; all passages in that many shards, whether they "
+        "have room or not. The line marks the plan. Where the cores cannot keep up, nothing is drawn."
+    )
+    add(main, "p", said, **{"class": "metric"})
     table = frame(main, "Latency against shards, table")
     head = etree.SubElement(etree.SubElement(table, "thead"), "tr")
     for name in ("shards", "p50, ms", "p99, ms", "cores busy", "queries simulated"):

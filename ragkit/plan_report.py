@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -58,7 +58,7 @@ def as_text(made: Plan, curve: Sequence[Latency]) -> str:
     for title, figures in sections(made).items():
         lines.append(title)
         for figure in figures:
-            marks = "".join(f"[{numbered[one]}]" for one in figure.used)
+            marks = "".join(mark_of(one, numbered) for one in figure.used)
             name = figure.name.removeprefix(f"{title.lower()}: ")
             lines.append(f"  {name:{width}}  {show(figure):>18}  {figure.how} {marks}".rstrip())
         lines.append("")
@@ -74,6 +74,11 @@ def as_text(made: Plan, curve: Sequence[Latency]) -> str:
     return "\n".join(lines)
 
 
+def mark_of(one: Constant, numbered: Mapping[Constant, int]) -> str:
+    """``[3]``; an assumption says so wherever it is used."""
+    return f"[{numbered[one]}{', assumed' if one.kind == 'assumed' else ''}]"
+
+
 def asked(made: Plan) -> str:
     """What the plan is for, in a sentence."""
     work, node = made.workload, made.cluster
@@ -81,7 +86,7 @@ def asked(made: Plan) -> str:
     return (
         f"{work.passages:,.0f} passages of {work.tokens_per_passage:g} tokens, {work.dimension} dimensions, "
         f"quantization {work.quantization}, {work.replicas} cop{'y' if work.replicas == 1 else 'ies'}{load}; nodes of "
-        f"{node.memory / 1e9:g} GB of memory, {node.disk / 1e9:g} GB of disk, {node.cores} cores"
+        f"{node.memory / 1e9:,g} GB of memory, {node.disk / 1e9:,g} GB of disk, {node.cores} cores"
     )
 
 

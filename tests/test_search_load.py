@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 import statistics
 
 import pytest
 
+from ragkit import search_load
 from ragkit.search_load import Load, curve, lognormal, m_g_1, m_m_1, m_m_c, measured, shard_counts, simulate
 
 QUERIES = 8_000
+COUNT, CLOSE = (300_000, 0.02) if os.environ.get("RAGKIT_PROVE") else (12_000, 0.08)
 
 
 def exponential(mean: float):
@@ -20,24 +23,24 @@ def exponential(mean: float):
 def test_one_server_is_as_the_theory_says():
     mean, p99 = m_m_1(rate=50, mean=0.01)
     assert (mean, p99) == pytest.approx((0.02, 0.0921), rel=1e-3)
-    found = simulate(Load(50, shards=1), exponential(0.01), queries=25_000)
-    assert found.mean == pytest.approx(mean, rel=0.06)
-    assert found.p99 == pytest.approx(p99, rel=0.1)
+    found = simulate(Load(50, shards=1), exponential(0.01), queries=COUNT)
+    assert found.mean == pytest.approx(mean, rel=CLOSE)
+    assert found.p99 == pytest.approx(p99, rel=1.5 * CLOSE)
     assert found.busy == pytest.approx(0.5, rel=0.03)
 
 
 def test_equal_service_times_wait_half_as_long():
     expected = m_g_1(rate=70, mean=0.01, variance=0)
     assert expected == pytest.approx(0.01 + 0.7 * 0.01 / (2 * 0.3))
-    found = simulate(Load(70, shards=1), lambda rng: 0.01, queries=25_000)
-    assert found.mean == pytest.approx(expected, rel=0.06)
+    found = simulate(Load(70, shards=1), lambda rng: 0.01, queries=COUNT)
+    assert found.mean == pytest.approx(expected, rel=CLOSE)
 
 
 def test_several_cores_share_a_queue():
     expected = m_m_c(rate=300, mean=0.01, servers=4)
     assert m_m_c(rate=50, mean=0.01, servers=1) == pytest.approx(m_m_1(50, 0.01)[0])
-    assert simulate(Load(300, shards=1, cores=4), exponential(0.01), queries=25_000).mean == pytest.approx(
-        expected, rel=0.05
+    assert simulate(Load(300, shards=1, cores=4), exponential(0.01), queries=COUNT).mean == pytest.approx(
+        expected, rel=CLOSE
     )
 
 
@@ -54,7 +57,8 @@ def test_replicas_divide_the_load():
     assert two.mean == pytest.approx(m_m_1(40, 0.01)[0], rel=0.1) and two.mean < one.mean / 2
 
 
-def test_more_than_can_be_done_is_refused():
+def test_more_than_can_be_done_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(search_load, "VISITS", 1000)
     with pytest.raises(ValueError, match="give more cores or nodes, or fewer shards"):
         simulate(Load(200, shards=1), lambda rng: 0.01, queries=100)
     points = curve(Load(90, shards=1), lambda shards: lambda rng: 0.004, [1, 2, 4])
