@@ -40,7 +40,7 @@ check: $(VENV)/.installed
 	$(BIN)/python -m pytest tests/test_layers.py
 
 bench: $(VENV)/.installed  # EMBEDDINGS=rows.npy, (N, D) floats
-	$(BIN)/python benchmarks/store.py --embeddings $(EMBEDDINGS) --points 50000
+	$(BIN)/python benchmarks/store.py --embeddings $(EMBEDDINGS)
 	$(BIN)/python benchmarks/training.py speed
 	$(BIN)/python benchmarks/training.py memory
 
