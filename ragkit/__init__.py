@@ -3,6 +3,8 @@
 Layers, lower first; each imports only those above it in this list:
 
     limits                       what one file may cost
+    constants, operations        what a plan is counted from, with sources; operations of a forward pass
+    page, pictures               parts of a page that is one file; a figure as PNG for light and dark
     types, task, settings        records, instructions, RAGKIT_* variables and knobs
     progress                     how far a long work is
     language, sparse, metrics    which language a text is in; BM25 vectors; ndcg, recall, mrr
@@ -28,7 +30,10 @@ Layers, lower first; each imports only those above it in this list:
     evaluate                     what the deployed store is worth on your own questions
     wire, batching, guard, server  OpenAI's /v1/embeddings with role and task: a request's meaning, queue, gate
     machine, doctor              versions, disk, memory; a server's or export's vectors against the model's
-    commands, cli, cli_operate   ragkit ingest | search | ask; reindex | evaluate | serve | doctor
+    capacity, search_load        memory, nodes, hours and money of any size; searches as they queue
+    forecast                     predictions against measured rows
+    plan_report, plan_page       a plan as text, JSON and a page
+    commands, cli, cli_operate, cli_plan  ragkit ingest | search | ask; reindex | evaluate | serve | doctor; plan
 
 Importing ``ragkit`` loads neither torch nor LlamaIndex: import the module you need.
 """

@@ -1,4 +1,4 @@
-"""``ragkit ingest | search | ask | reindex | evaluate | serve | doctor``: documents in, cited answers out.
+"""``ragkit ingest | search | ask | reindex | evaluate | serve | doctor | plan``: documents in, cited answers out.
 
 For people by default. With ``--json`` the last line of standard output is one JSON document, and
 everything else goes to standard error. Exit code 0, 1 (the work failed), 2 (wrong usage) or 3 (evaluate:
@@ -213,7 +213,7 @@ def _grounded(query: str, hits: list[Hit], name: str, encoder: Encoder, *, quiet
         raise RuntimeError(f"{error} (--extractive answers without a model)") from error
 
 
-from ragkit import cli_operate  # noqa: E402, F401  (here, so that help lists its commands last)
+from ragkit import cli_operate, cli_plan  # noqa: E402, F401  (here, so that help lists their commands last)
 
 for command in entry_points(group="ragkit.commands"):  # of other packages: `ragkit app` is one
     app.command(command.name)(command.load())

@@ -6,43 +6,26 @@ a heat map says its numbers. Every number of a chart stands in a table too.
 
 from __future__ import annotations
 
-import io
-import logging
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from statistics import fmean
 from typing import Any
 
 import matplotlib
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.font_manager import get_font_names
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from ragkit.pictures import COLOURS, DARK, LIGHT, Look, png
 from trainer.grids import ACROSS, WITHIN, Grid, grids, language_pair
 from trainer.scores import ModelScores
 from trainer.suite_means import MEAN_OF_TYPES
 from trainer.tables import Table
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#888888")
 MARKS = ("D", "^", "x", "v", "s", "P")
 BESIDE = ("E5-mistral", "mE5-large", "BM25")  # published systems that are marked in bars
 MOST_BARS = 150  # of one chart: above it, a heat map
-FONTS = ("DejaVu Sans", "Noto Sans", "Noto Sans Arabic", "Noto Sans Devanagari", "Noto Sans Thai", "Noto Sans Ethiopic",
-         "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Emoji")  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    ink: str
-    paper: str
-    grid: str
-
-
-LIGHT, DARK = Look("#1b1f24", "#ffffff", "#d5d9de"), Look("#e6e9ee", "#15181c", "#3a4048")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,35 +62,6 @@ def charts(models: Sequence[ModelScores], tables: Sequence[Table]) -> Iterator[C
 def chart(name: str, table: str, alt: str, draw: Callable[[Look], Figure]) -> Chart:
     light, dark = (png(draw, look) for look in (LIGHT, DARK))
     return Chart(name, table, alt, light, dark)
-
-
-def png(draw: Callable[[Look], Figure], look: Look) -> bytes:
-    out = io.BytesIO()
-    settings: Any = {
-        "text.parse_math": False,  # a model may be called "$"
-        "font.family": _fonts(),
-        "font.size": 9,
-        "text.color": look.ink,
-        "axes.labelcolor": look.ink,
-        "axes.edgecolor": look.grid,
-        "xtick.color": look.ink,
-        "ytick.color": look.ink,
-        "axes.facecolor": look.paper,
-        "figure.facecolor": look.paper,
-        "grid.color": look.grid,
-        "legend.frameon": False,
-    }
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-    with matplotlib.rc_context(settings), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a script without a font here is drawn as boxes
-        draw(look).savefig(out, format="png", dpi=120)
-    return out.getvalue()
-
-
-@cache
-def _fonts() -> list[str]:
-    there = set(get_font_names())
-    return [font for font in FONTS if font in there]
 
 
 def _series(table: Table) -> tuple[list[str], dict[str, list[Any]], dict[str, list[Any]]]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig, AutoModel, AutoTokenizer
 
 from ragkit.encoder import base_source, tokenize
+from ragkit.operations import attention as attention_operations
 from trainer.config import TrainConfig
 from trainer.embedder import WIDE, Embedder, deal, kept_chunks, lora
 from trainer.plan import Plan, batch_texts, plan_of
@@ -141,7 +142,7 @@ def estimate(
         # gradients not being needed; recomputed once for a dropped chunk and once for layer checkpoints.
         passes = 2 * here + (here - kept) + (here if recomputed_layers else 0)
         again = 0 if recomputed_layers else kept - chunks[-1]  # but for their products
-        attention = 2 * cost.layers * cost.hidden * sum(length**2 for length in lengths) / devices  # causal: half
+        attention = attention_operations(cost.layers, cost.hidden, lengths) / devices
         operations += 2 * passes * cost.linear + 2 * again * cost.narrow + attention * (passes + again) / here
         tokens += here
     weights = cost.parameters * element / sharded + cost.trainable * (4 + 4 + 8) / sharded

@@ -1,125 +1,50 @@
 """The report as one HTML page: tables and pictures, no script, nothing fetched.
 
-Built as a tree, so that whatever a model is called is text and never markup. Light and dark follow the reader's
-settings; wide tables scroll in a frame that the keyboard reaches; heads have scopes, pictures say what they show,
-and no meaning hangs on colour alone.
+Its parts are ragkit/page.py's; here are the report's tables: heads have scopes, and no meaning hangs on colour alone.
 """
 
 from __future__ import annotations
 
-import base64
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import lxml.etree as etree
 
+from ragkit.page import add, document, frame, linked, picture, written
 from trainer.charts import Chart
 from trainer.tables import MISSING, Comparison, Head, Table, show
-
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-URL = re.compile(r"(https?://[^\s,()]+[^\s,().])")
-STYLE = """
-:root { color-scheme: light dark; --paper: #fff; --ink: #1b1f24; --soft: #59636e; --line: #d5d9de; --band: #f3f5f7;
-  --best: #0b5cad }
-@media (prefers-color-scheme: dark) { :root { --paper: #15181c; --ink: #e6e9ee; --soft: #a3adb8; --line: #3a4048;
-  --band: #1f242a; --best: #7cc0ff } }
-* { box-sizing: border-box }
-body { margin: 0 auto; padding: 1rem; max-width: 72rem; background: var(--paper); color: var(--ink);
-  font: 1rem/1.5 system-ui, sans-serif }
-h1 { font-size: 1.6rem; line-height: 1.25 } h2 { font-size: 1.25rem; margin-top: 2.5rem; overflow-wrap: anywhere }
-a { color: var(--best) } nav ul { padding-left: 1.2rem; columns: 20rem } li, p { overflow-wrap: anywhere }
-.metric, .remarks { color: var(--soft); font-size: .9rem } .remarks { padding-left: 1.2rem }
-.frame { position: relative; overflow-x: auto; border: 1px solid var(--line); border-radius: .4rem; margin: .8rem 0 }
-.frame:focus-visible { outline: 3px solid var(--best) }
-table { border-collapse: collapse; width: 100%; font-size: .88rem; font-variant-numeric: tabular-nums }
-caption { text-align: left; padding: .5rem .7rem; color: var(--soft) }
-th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap; border-top: 1px solid var(--line) }
-thead th { vertical-align: bottom; white-space: normal; min-width: 5.5rem; border-top: 0; overflow-wrap: break-word }
-th[scope=row], thead th:first-child { text-align: left; position: sticky; left: 0; background: var(--paper);
-  white-space: normal; min-width: 7rem; max-width: 12rem; overflow-wrap: anywhere; font-weight: 500 }
-.published { background: var(--band); font-style: italic } .distance { background: var(--band) }
-th.kind { font-weight: 400; color: var(--soft); font-size: .8rem }
-td.best { font-weight: 700; color: var(--best) } td.missing { color: var(--soft) } tr.mean > * { border-top-width: 3px }
-td.comparison { white-space: nowrap } .hidden { position: absolute; width: 1px; height: 1px; overflow: hidden;
-  clip-path: inset(50%) }
-figure { margin: 1rem 0; overflow-x: auto }
-figure img { display: block; max-width: 100%; height: auto; min-width: 30rem }
-@media (min-width: 40rem) { figure img { min-width: 0 } }
-"""
 
 
 def page(tables: Sequence[Table], charts: Sequence[Chart], title: str, summary: Sequence[str]) -> str:
     """``summary``: sentences above the tables."""
-    root = etree.Element("html", lang="en")
-    head = etree.SubElement(root, "head")
-    etree.SubElement(head, "meta", charset="utf-8")
-    etree.SubElement(head, "meta", name="viewport", content="width=device-width, initial-scale=1")
-    etree.SubElement(head, "meta", {"http-equiv": "Content-Security-Policy", "content": POLICY})
-    _add(head, "title", title)
-    _add(head, "style", STYLE)
-    main = etree.SubElement(etree.SubElement(root, "body"), "main")
-    _add(main, "h1", title)
+    root, main = document(title)
     for sentence in summary:
-        _linked(etree.SubElement(main, "p"), sentence)
+        linked(etree.SubElement(main, "p"), sentence)
     contents = etree.SubElement(etree.SubElement(main, "nav", {"aria-label": "Tables"}), "ul")
     for table in tables:
-        _add(etree.SubElement(contents, "li"), "a", table.title, href=f"#{table.name}")
+        add(etree.SubElement(contents, "li"), "a", table.title, href=f"#{table.name}")
         _section(main, table, [chart for chart in charts if chart.table == table.name])
-    return "<!doctype html>\n" + etree.tostring(root, encoding="unicode", method="html") + "\n"
-
-
-def _add(parent: Any, tag: str, text: str, **attributes: str) -> Any:
-    child = etree.SubElement(parent, tag, attributes)
-    child.text = clean(text)
-    return child
-
-
-def clean(text: str) -> str:
-    """Without what XML cannot hold (control characters, lone surrogates) and what turns the direction of a line."""
-    return re.sub(
-        r"[\u202a-\u202e\u2066-\u2069]|[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text
-    )
-
-
-def _linked(parent: Any, text: str) -> None:
-    """Text whose addresses are links."""
-    last = None
-    for n, part in enumerate(URL.split(clean(text))):
-        if n % 2:
-            last = _add(parent, "a", part, href=part)
-        elif last is None:
-            parent.text = part
-        else:
-            last.tail = part
+    return written(root)
 
 
 def _section(main: Any, table: Table, charts: Sequence[Chart]) -> None:
     section = etree.SubElement(main, "section", {"aria-labelledby": table.name})
-    _add(section, "h2", table.title, id=table.name)
+    add(section, "h2", table.title, id=table.name)
     for chart in charts:
-        picture = etree.SubElement(etree.SubElement(section, "figure"), "picture")
-        etree.SubElement(picture, "source", srcset=_data(chart.dark), media="(prefers-color-scheme: dark)")
-        etree.SubElement(picture, "img", src=_data(chart.light), alt=clean(chart.alt))
+        picture(section, chart.light, chart.dark, chart.alt)
     if table.rows:
         _table(section, table)
     if table.remarks:
         remarks = etree.SubElement(section, "ul", {"class": "remarks"})
         for remark in table.remarks:
-            _linked(etree.SubElement(remarks, "li"), remark)
-
-
-def _data(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
+            linked(etree.SubElement(remarks, "li"), remark)
 
 
 def _table(section: Any, table: Table) -> None:
-    named = {"class": "frame", "role": "region", "tabindex": "0", "aria-label": f"{table.title}, table"}
-    frame = etree.SubElement(section, "div", {k: clean(v) for k, v in named.items()})
-    element = etree.SubElement(frame, "table")
-    _add(element, "caption", table.metric)
+    element = frame(section, f"{table.title}, table")
+    add(element, "caption", table.metric)
     line = etree.SubElement(etree.SubElement(element, "thead"), "tr")
-    _add(line, "th", "model" if table.systems == "rows" else "", scope="col")
+    add(line, "th", "model" if table.systems == "rows" else "", scope="col")
     for column in table.columns:
         _head(line, column, "col")
     body = etree.SubElement(element, "tbody")
@@ -129,19 +54,19 @@ def _table(section: Any, table: Table) -> None:
         for c, cell in enumerate(table.cells[r]):
             kind = table.kind(r, c)
             classes = [kind, *(["best"] if (r, c) in table.best else []), *(["missing"] if cell is None else [])]
-            place = _add(line, "td", show(cell, kind), **{"class": " ".join(classes)})
+            place = add(line, "td", show(cell, kind), **{"class": " ".join(classes)})
             if cell is None:
                 place.text = ""
-                _add(place, "span", MISSING, **{"aria-hidden": "true"})
-                _add(place, "span", "missing", **{"class": "hidden"})
+                add(place, "span", MISSING, **{"aria-hidden": "true"})
+                add(place, "span", "missing", **{"class": "hidden"})
             elif isinstance(cell, Comparison) and cell.significant:
                 better = "significantly better" if cell.difference > 0 else "significantly worse"
-                _add(place, "span", f" {better}", **{"class": "hidden"})
+                add(place, "span", f" {better}", **{"class": "hidden"})
                 place.set("title", f"p = {cell.adjusted:.4f} after Holm's correction, {cell.queries} queries")
 
 
 def _head(line: Any, head: Head, scope: str) -> None:
-    place = _add(line, "th", head.label, scope=scope)
+    place = add(line, "th", head.label, scope=scope)
     if head.kind == "published":
         place.set("class", "published")
-        _add(place, "small", " (published)")
+        add(place, "small", " (published)")

@@ -8,7 +8,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
-from trainer.charts import COLOURS, Chart, Look, chart
+from ragkit.pictures import COLOURS, Look
+from trainer.charts import Chart, chart
 from trainer.passkey import Run
 from trainer.published import published
 from trainer.tables import Head, Table

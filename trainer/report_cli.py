@@ -88,7 +88,7 @@ def passkey(
         encoder = CachedEncoder(loaded, cache, chunk=4)  # what a kill may cost: four texts
         for run in p.passkey(encoder, model, wanted, out, config, asdict(knobs)):
             if plot:
-                from trainer.charts import LIGHT, png
+                from ragkit.pictures import LIGHT, png
                 from trainer.passkey_report import plot as draw
 
                 plot.write_bytes(png(lambda look, run=run: draw([run], look), LIGHT))
