@@ -21,6 +21,7 @@ Layers, lower first; each imports only those above it in this list:
     rerank                       a second reading of the hits, by an endpoint or a cross-encoder
     keys                         a set too large for memory
     ingest, retrieve, answer     files -> store; dense, sparse, hybrid search; hits -> the sentence that answers
+    retriever                    that search as LlamaIndex's retriever
     reindex, live                another embedder for a stored corpus; a retriever exchanged under searches
     watch                        changes of files -> store, as they happen
     markers, grounded            hits -> an answer worded by a chat model, its citations checked

@@ -45,7 +45,6 @@ from ragkit.commands import (
     visible,
     write,
 )
-from ragkit.settings import Settings
 from ragkit.types import Answer, Hit
 
 if TYPE_CHECKING:
@@ -151,7 +150,7 @@ def ask(
     asked = request_of(task, instruction, mode, lang, source, since, until, where)
     with opened_retriever(corpus, store, model, tenant) as retriever:
         hits = retriever.search(query, k=k, diversity=diversity, **asked)
-        name = "" if extractive else llm or Settings().llm.model
+        name = "" if extractive else llm or read_settings().llm.model
         if name:
             answer = _grounded(query, hits, name, retriever.encoder, quiet=as_json)
         else:
@@ -192,7 +191,7 @@ def _grounded(query: str, hits: list[Hit], name: str, encoder: Encoder, *, quiet
         from ragkit.llm import Chat, ChatError
     except ImportError as error:
         raise RuntimeError(f"{error}: pip install 'ragkit[llm]' to have a model word answers") from error
-    settings = Settings().llm
+    settings = read_settings().llm
     endpoint = Endpoint(name, base_url=settings.url, api_key_env="RAGKIT_LLM_API_KEY", temperature=0.0, max_tokens=1024)
 
     async def run() -> Answer:
