@@ -10,7 +10,8 @@ Layers, lower first; each imports only those above it in this list:
     split                        text -> sentences -> passages
     files, markup, office        what lies below a root; HTML, PDF, docx, pptx, epub -> text, pages, headings
     readers, layout, parsing     a reader per suffix; docling in their place; the child process they run in
-    mini, context, encoder       the packaged model; RoPE and window; texts -> embeddings: BOS ... EOS, pooling (torch)
+    mini, context, lora          the packaged model; RoPE and window; an adapter merged into its base
+    encoder                      texts -> embeddings: BOS ... EOS, pooling (torch)
     client, dialects, remote     the encoder over HTTP: ours, vLLM, TEI, llama.cpp
     references, faults, runtimes texts with their vectors; what faults make of them; exports in their own programs
     embedding                    TaskEmbedding, the encoder as a LlamaIndex embedding
