@@ -215,7 +215,13 @@ def test_an_adapter_is_merged_as_peft_merges_it(mistral_folder: Path, tmp_path: 
 def test_the_tokenizer_of_mini_is_the_one_transformers_builds():
     folder = mini.base_folder()
     ours, theirs = mini.tokenizer(folder), AutoTokenizer.from_pretrained(folder)
-    texts = [*SCRIPTS.values(), "end </s> of <eos> <bos> text", " two  spaces\t\n\n tab", "<start_of_turn>", "ﬁ①e\u0301 ＡＢ"]
+    texts = [
+        *SCRIPTS.values(),
+        "end </s> of <eos> <bos> text",
+        " two  spaces\t\n\n tab",
+        "<start_of_turn>",
+        "ﬁ①e\u0301 ＡＢ",
+    ]
     assert mini.is_base(folder) and tokenize(ours, texts, 64) == tokenize(theirs, texts, 64)
     assert ours.special_tokens_map == theirs.special_tokens_map and len(ours) == len(theirs)
     assert ours.decode(tokenize(ours, texts, 64).ids[0]) == theirs.decode(tokenize(ours, texts, 64).ids[0])
