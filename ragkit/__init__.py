@@ -12,7 +12,7 @@ Layers, lower first; each imports only those above it in this list:
     split                        text -> sentences -> passages
     files, markup, office        what lies below a root; HTML, PDF, docx, pptx, epub -> text, pages, headings
     readers, layout, parsing     a reader per suffix; docling in their place; the child process they run in
-    mini, context                the packaged model; RoPE base and window
+    mini, context, lora          the packaged model; RoPE and window; an adapter merged into its base
     forward, int8, encoder       token rows -> embeddings, in one pass; in 8 bits; texts -> token rows (torch)
     client, dialects, remote     the encoder over HTTP: ours, vLLM, TEI, llama.cpp
     references, faults, runtimes texts with their vectors; what faults make of them; exports in their own programs
@@ -24,6 +24,7 @@ Layers, lower first; each imports only those above it in this list:
     rerank                       a second reading of the hits, by an endpoint or a cross-encoder
     keys                         a set too large for memory
     ingest, retrieve, answer     files -> store; dense, sparse, hybrid search; hits -> the sentence that answers
+    retriever                    that search as LlamaIndex's retriever
     reindex, live                another embedder for a stored corpus; a retriever exchanged under searches
     watch                        changes of files -> store, as they happen
     markers, grounded            hits -> an answer worded by a chat model, its citations checked

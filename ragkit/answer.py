@@ -7,7 +7,7 @@ model's threshold, the answer is that the corpus does not say.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,19 +24,35 @@ SHORT = 12  # characters: what is shorter is a heading or a number, not an answe
 
 
 def extractive_answer(
-    query: str, hits: Sequence[Hit], encoder: Encoder, task: Task, *, threshold: float = 0.0
+    query: str,
+    hits: Sequence[Hit],
+    encoder: Encoder,
+    task: Task,
+    *,
+    threshold: float = 0.0,
+    question: np.ndarray | None = None,
+    stored: Mapping[str, np.ndarray] | None = None,
 ) -> Answer:
     """The best sentence of the first hits, cited; ``text`` is None where no passage reaches ``threshold``.
 
     ``threshold`` is a cosine between query and passage and belongs to the model
     (``LocalEncoder.answer_threshold``). A sentence is judged by its own cosine and its passage's together:
     alone it often lacks what its passage is about.
+
+    Nothing need be embedded twice: ``question`` is the query's embedding (D,) if the search had one, ``stored`` the
+    passages' by id (``Store.embeddings``). What is not given is computed.
     """
     read = list(hits[:READ])
     if not read:
         return Answer(None, hits=tuple(hits))
-    question = encoder.encode_queries([query], task)[0]
-    passages = encoder.encode_passages([hit.passage.text for hit in read]) @ question  # (H,)
+    if question is None:
+        question = encoder.encode_queries([query], task)[0]
+    known = dict(stored or {})
+    unknown = [hit.passage for hit in read if hit.passage.id not in known]
+    if unknown:
+        rows = encoder.encode_passages([passage.text for passage in unknown])
+        known |= {passage.id: row for passage, row in zip(unknown, rows, strict=True)}
+    passages = np.stack([known[hit.passage.id] for hit in read]) @ question  # (H,)
     if float(passages.max()) < threshold:
         return Answer(None, hits=tuple(hits))
     spans = [(n, start, end) for n, hit in enumerate(read) for start, end in sentence_spans(hit)]

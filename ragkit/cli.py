@@ -45,7 +45,6 @@ from ragkit.commands import (
     visible,
     write,
 )
-from ragkit.settings import Settings
 from ragkit.types import Answer, Hit
 
 if TYPE_CHECKING:
@@ -150,15 +149,20 @@ def ask(
     """Answer a question from the corpus, with citations, or say that the corpus doesn't."""
     asked = request_of(task, instruction, mode, lang, source, since, until, where)
     with opened_retriever(corpus, store, model, tenant) as retriever:
-        hits = retriever.search(query, k=k, diversity=diversity, **asked)
-        name = "" if extractive else llm or Settings().llm.model
+        encoder: Any = retriever.encoder
+        question = None if mode == "sparse" else encoder.encode_queries([query], asked["task"])  # (1, D)
+        [hits] = retriever.search_batch([query], k=k, diversity=diversity, embeddings=question, **asked)
+        name = "" if extractive else llm or read_settings().llm.model
         if name:
-            answer = _grounded(query, hits, name, retriever.encoder, quiet=as_json)
+            answer = _grounded(query, hits, name, encoder, quiet=as_json)
         else:
-            from ragkit.answer import extractive_answer
+            from ragkit.answer import READ, extractive_answer
 
-            encoder: Any = retriever.encoder
-            answer = extractive_answer(query, hits, encoder, asked["task"], threshold=encoder.answer_threshold)
+            answer = extractive_answer(
+                query, hits, encoder, asked["task"], threshold=encoder.answer_threshold,
+                question=None if question is None else question[0],
+                stored=retriever.store.embeddings([hit.passage.id for hit in hits[:READ]]),
+            )  # fmt: skip
         citations = [
             {"number": c.number, "id": c.hit.passage.id, "document": c.hit.passage.document, "quote": c.quote,
              "start": c.start, "end": c.end}
@@ -192,7 +196,7 @@ def _grounded(query: str, hits: list[Hit], name: str, encoder: Encoder, *, quiet
         from ragkit.llm import Chat, ChatError
     except ImportError as error:
         raise RuntimeError(f"{error}: pip install 'ragkit[llm]' to have a model word answers") from error
-    settings = Settings().llm
+    settings = read_settings().llm
     endpoint = Endpoint(name, base_url=settings.url, api_key_env="RAGKIT_LLM_API_KEY", temperature=0.0, max_tokens=1024)
 
     async def run() -> Answer:

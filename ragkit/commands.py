@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ragkit.settings import Settings
 from ragkit.task import DEFAULT_TASK, TASKS, Task
 from ragkit.types import Hit, Passage, Value, Where, moment
 
 if TYPE_CHECKING:
     from ragkit.encoder import Encoder
     from ragkit.retrieve import Retriever
+    from ragkit.settings import Settings
     from ragkit.store import Store
 
 
@@ -57,6 +57,8 @@ def visible(text: str) -> str:
 
 
 def read_settings() -> Settings:
+    from ragkit.settings import Settings  # pydantic: a quarter of the time that help takes
+
     try:
         return Settings()
     except ValueError as error:
@@ -179,7 +181,7 @@ def opened_retriever(corpus: str, store: str, model: str, tenant: str) -> Iterat
         from ragkit.rerank import load_reranker
         from ragkit.retrieve import Retriever
 
-        wanted = Settings().rerank
+        wanted = read_settings().rerank
         yield Retriever(opened, encoder, reranker=load_reranker(wanted), rerank_depth=wanted.depth)
 
 

@@ -18,21 +18,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from ragkit import mini
 from ragkit.context import Context
-from ragkit.forward import ATTENTION, CAUSAL, Head, batches, common, embed
+from ragkit.forward import ATTENTION, CAUSAL, Head, batches, common, embed, register
 from ragkit.int8 import quantize
+from ragkit.lora import merge_plain
 from ragkit.references import TEXTS
 from ragkit.sparse import well_formed
 from ragkit.task import DEFAULT_TASK, TASKS, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
@@ -175,6 +177,10 @@ class LocalEncoder:
         device computes fast, ``context`` to the model's own RoPE base and window. ``int8``: matrix products in 8
         bits, on a CPU (int8.py). Raises OSError where nothing of that name is found, ValueError where int8 cannot be.
         """
+        from transformers import AutoConfig, AutoModel, AutoTokenizer
+        from transformers.utils import logging as transformers_logging
+
+        register()
         transformers_logging.disable_progress_bar()  # it loads in seconds, and scripts read our standard error
         device = device or ("cuda" if torch.cuda.is_available() and not int8 else "cpu")
         dtype = torch.float32 if int8 else dtype or fast_dtype(device)
@@ -200,17 +206,18 @@ class LocalEncoder:
         )
         digest = weights_digest(source) if source.is_dir() else f"{where}@{model.config._commit_hash}"
         if adapter:
-            from peft import PeftModel  # merged in float32, cast after: nothing of a small update is lost
+            if not merge_plain(model, adapter):  # in float32, cast after: nothing of a small update is lost
+                from peft import PeftModel
 
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # peft 0.21 asks transformers by an old name
-                model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", FutureWarning)  # peft 0.21 asks transformers by an old name
+                    model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
             digest += weights_digest(adapter)
         if context:
             digest += repr(context)
         encoder = cls(
             model.to(device=device, dtype=dtype),
-            AutoTokenizer.from_pretrained(where),
+            mini.tokenizer(source) if mini.is_base(source) else AutoTokenizer.from_pretrained(where),
             weights_hash=digest,
             max_length=max_length or info.max_length,
             answer_threshold=info.answer_threshold,

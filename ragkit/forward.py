@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface
 
 ATTENTION = "ragkit_causal"  # the name of `causal_attention` in a transformers configuration
 
@@ -197,4 +196,8 @@ def _band(queries: int, before: int, window: int, device: torch.device) -> Tenso
     return (away >= 0) & (away < window)
 
 
-AttentionInterface.register(ATTENTION, causal_attention)  # type: ignore[arg-type]
+def register() -> None:
+    """Make :data:`ATTENTION` known to transformers, which is imported here and not before."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(ATTENTION, causal_attention)  # type: ignore[arg-type]

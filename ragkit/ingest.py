@@ -42,6 +42,10 @@ NAMESPACE = uuid.UUID("3c2f6c1e-8f43-5d5b-9a55-0f6b6d7a5b21")  # of passage ids:
 
 _TOGETHER = 4_000_000  # characters of documents that are looked up together: bounds what is held at once
 _STALE = 1000  # ids that may wait to be deleted
+# Batches that are sorted by length together before they are embedded and stored one by one, so that a forward pass has
+# few pads and a crash still costs one batch. Of 1,720 passages of manuals, in batches of 64, pads were 3.4 % at 1,
+# 1.4 % at 4 and 0.7 % at 16.
+_SORTED = 4
 
 
 class IngestError(ValueError):
@@ -219,7 +223,7 @@ class _Run:
         for passage in passages:
             if passage.id not in same:
                 self._waiting.append(passage)
-                if len(self._waiting) >= self.batch:
+                if len(self._waiting) >= _SORTED * self.batch:
                     self._write()
         fresh = {passage.id for passage in passages}
         self.drop([id for ids in states.values() for id in ids if id not in fresh])
@@ -238,10 +242,14 @@ class _Run:
             self._stale = []
 
     def _write(self) -> None:
-        if self._waiting:
-            self.store.upsert(self._waiting, self.encoder.encode_passages([passage.text for passage in self._waiting]))
-            self.passages += len(self._waiting)
-            self._waiting = []
+        waiting, self._waiting = self._waiting, []
+        if len(waiting) > self.batch:
+            lengths = self.encoder.count_tokens([passage.text for passage in waiting])
+            waiting = [waiting[n] for n in sorted(range(len(waiting)), key=lengths.__getitem__)]
+        for start in range(0, len(waiting), self.batch):
+            part = waiting[start : start + self.batch]
+            self.store.upsert(part, self.encoder.encode_passages([passage.text for passage in part]))
+            self.passages += len(part)
 
 
 def _passages(document: Document, digest: str, namespace: str, encoder: Encoder, max_tokens: int) -> list[Passage]:

@@ -24,16 +24,12 @@ and with all their passages in one pool of 17 languages, where others' languages
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from llama_index.core.retrievers import BaseRetriever
-from llama_index.core.schema import NodeWithScore, QueryBundle
 
-from ragkit import nodes
 from ragkit.language import detect_language
 from ragkit.sparse import coverage, sparse_passage, sparse_query
 from ragkit.task import DEFAULT_TASK, TASKS, Task
@@ -244,64 +240,3 @@ def _speaks(lang: str, own: str) -> bool:
 def _known(lang: str) -> str | None:
     """A name or a number alone has no language: BM25 then looks at all passages."""
     return None if lang == UNDETERMINED else lang
-
-
-@dataclass
-class TaskQuery(QueryBundle):
-    """A LlamaIndex query with what it asks for: query engines hand it to the retriever as it is."""
-
-    task: Task | None = None
-    lang: str | None = None
-    where: Where | None = None
-
-
-class TaskRetriever(BaseRetriever):
-    """LlamaIndex's retriever over a :class:`Retriever`: query engines and chat engines take it.
-
-    ``task``, ``lang`` and ``where`` are what a query gets that brings none of its own; a :class:`TaskQuery` does,
-    and nothing of it stays here, so requests at the same time do not see each other's. What LlamaIndex makes
-    into new queries by itself (QueryFusionRetriever) has lost them. A bundle that brings its embedding is searched by
-    that one.
-    """
-
-    def __init__(
-        self,
-        retriever: Retriever,
-        *,
-        task: Task = TASKS[DEFAULT_TASK],
-        mode: Mode = "hybrid",
-        lang: str | None = None,
-        where: Where | None = None,
-        diversity: float = 0.0,
-        window: int = 0,  # passages before and after each hit, see expand
-        k: int = 10,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.retriever = retriever
-        self.task = task
-        self.mode: Mode = mode
-        self.lang = lang
-        self.where = where
-        self.diversity = diversity
-        self.window = window
-        self.k = k
-
-    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        own = query_bundle if isinstance(query_bundle, TaskQuery) else TaskQuery(query_bundle.query_str)
-        given = query_bundle.embedding
-        [hits] = self.retriever.search_batch(
-            [query_bundle.query_str],
-            task=own.task or self.task,
-            mode=self.mode,
-            lang=own.lang or self.lang,
-            where=own.where or self.where,
-            diversity=self.diversity,
-            k=self.k,
-            embeddings=None if given is None else np.asarray([given], dtype=np.float32),
-        )
-        hits = expand(self.retriever.store, hits, self.window)
-        return [NodeWithScore(node=nodes.to_node(hit.passage), score=hit.score) for hit in hits]
-
-    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        return await asyncio.to_thread(self._retrieve, query_bundle)

@@ -315,6 +315,14 @@ class Store:
         found = {str(record.id): nodes.from_payload(str(record.id), record.payload) for record in records}
         return [found[i] for i in map(_checked_id, ids) if i in found]
 
+    def embeddings(self, ids: Sequence[str]) -> dict[str, np.ndarray]:
+        """By id, (D,) float32 of unit length, of those of these passages that are stored with one."""
+        records = self._client.retrieve(
+            self.collection, ids=[_checked_id(i) for i in ids], with_payload=False, with_vectors=[DENSE]
+        )
+        vectors = {str(record.id): record.vector for record in records}
+        return {i: np.array(v[DENSE], np.float32) for i, v in vectors.items() if isinstance(v, dict) and DENSE in v}
+
     def neighbours(self, passage: Passage, window: int) -> list[Passage]:
         """``passage`` and the ``window`` passages of its document before and after it, in their order."""
         near = models.Range(gte=passage.ordinal - window, lte=passage.ordinal + window)

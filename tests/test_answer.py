@@ -63,3 +63,17 @@ def test_a_title_is_no_answer(encoder: HashEncoder):
         extractive_answer("What the ferry costs", [titled], encoder, TASK).text
         == "Adults pay nine lumo on the ferry. [1]"
     )
+
+
+def test_what_the_search_and_the_store_know_is_not_embedded_again(encoder: HashEncoder):
+    query = "what do tickets cost at the quay"
+    question = encoder.encode_queries([query], TASK)[0]
+    whole = extractive_answer(query, HITS, encoder, TASK)
+    row = encoder.encode_passages([HITS[0].passage.text])[0]
+    for stored, left in ({}, 2), ({"other": row}, 2), ({"id1": row}, 1), ({"id1": row, "id2": 9 * question}, 0):
+        before, sentences = encoder.encoded, sum(len(sentence_spans(hit)) for hit in HITS)
+        answer = extractive_answer(query, HITS, encoder, TASK, question=question, stored=stored)
+        assert encoder.encoded - before == sentences + left
+        assert answer.citations[0].quote == whole.citations[0].quote or "id2" in stored
+    # an embedding that is given is the one that counts: here the second passage outdoes all
+    assert answer.citations[0].hit is HITS[1]

@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import SCRIPTS
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoTokenizer
 
-from ragkit import TASKS, Task
+from ragkit import TASKS, Task, mini
 from ragkit.encoder import LocalEncoder, ModelInfo, fast_dtype, tokenize, weights_digest
 from ragkit.forward import batches, embed, pad, pool
+from ragkit.lora import merge_plain
 
 BOS, EOS = 1, 2
 TASK = TASKS["question-answering"]
@@ -214,3 +217,40 @@ def test_bfloat16_only_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda avx=avx: avx)
         assert fast_dtype("cpu") is expected
+
+
+# --- adapters and tokenizers, read the short way
+
+
+@pytest.mark.parametrize("knobs", [{}, {"use_dora": True}, {"use_rslora": True}, {"rank_pattern": {"q_proj": 2}}])
+def test_an_adapter_is_merged_as_peft_merges_it(mistral_folder: Path, tmp_path: Path, knobs: dict[str, Any]):
+    base = LocalEncoder.load(mistral_folder, device="cpu", dtype=torch.float32).model
+    lora = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights=False, **knobs)
+    wrapped: Any = get_peft_model(base, lora)  # type: ignore[arg-type]
+    wrapped.half().save_pretrained(tmp_path)  # float16, as `mini` ships
+    ModelInfo(base=str(mistral_folder)).write(tmp_path)
+    ours = LocalEncoder.load(tmp_path, device="cpu", dtype=torch.float32).model.state_dict()
+
+    bare: Any = LocalEncoder.load(mistral_folder, device="cpu", dtype=torch.float32).model
+    before = {name: weight.clone() for name, weight in bare.state_dict().items()}
+    assert merge_plain(bare, tmp_path) == (not knobs)  # else peft did it, and nothing was touched
+    assert all(torch.equal(weight, before[name]) for name, weight in bare.state_dict().items()) == bool(knobs)
+    untouched: Any = LocalEncoder.load(mistral_folder, device="cpu", dtype=torch.float32).model
+    theirs = PeftModel.from_pretrained(untouched, str(tmp_path)).merge_and_unload().state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert not all(torch.equal(ours[name], before[name]) for name in before)
+
+
+def test_the_tokenizer_of_mini_is_the_one_transformers_builds():
+    folder = mini.base_folder()
+    ours, theirs = mini.tokenizer(folder), AutoTokenizer.from_pretrained(folder)
+    texts = [
+        *SCRIPTS.values(),
+        "end </s> of <eos> <bos> text",
+        " two  spaces\t\n\n tab",
+        "<start_of_turn>",
+        "ﬁ①e\u0301 ＡＢ",
+    ]
+    assert mini.is_base(folder) and tokenize(ours, texts, 64) == tokenize(theirs, texts, 64)
+    assert ours.special_tokens_map == theirs.special_tokens_map and len(ours) == len(theirs)
+    assert ours.decode(tokenize(ours, texts, 64).ids[0]) == theirs.decode(tokenize(ours, texts, 64).ids[0])

@@ -8,7 +8,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
-from ragkit.forward import ATTENTION, CAUSAL, Head, causal_attention, embed
+from ragkit.forward import ATTENTION, CAUSAL, Head, causal_attention, embed, register
+
+register()
 
 ROWS = [[1, 5, 6, 7, 2], [1, 2], [1, *range(10, 60), 2], [1, 9, 2]]
 

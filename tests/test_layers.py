@@ -47,13 +47,13 @@ LAYERS = [
         "markup",
     },
     {"plan_page", "split", "office", "nodes", "edge_models", "filters", "tenant", "rerank", "guard"},
-    {"readers"},
+    {"readers", "lora"},
     {"layout", "parsing"},
     {"encoder", "edge", "qdrant", "generations"},
     {"remote", "faults", "runtimes"},
     {"embedding", "store"},
     {"ingest", "retrieve", "answer", "reindex", "server"},
-    {"evaluate", "live", "grounded", "doctor", "watch"},
+    {"evaluate", "live", "grounded", "doctor", "watch", "retriever"},
     {"commands"},
     {"cli_operate", "cli_plan"},
     {"cli"},
@@ -99,9 +99,9 @@ def test_ragkit_imports_downwards(path: Path):
 
 @pytest.mark.parametrize("path", RAGKIT, ids=lambda p: p.stem)
 def test_heavy_libraries_have_their_homes(path: Path):
-    assert not uses(path, "torch") or path.stem in {"encoder", "forward", "int8", "mini", "faults", "runtimes"}
+    assert not uses(path, "torch") or path.stem in {"encoder", "forward", "int8", "lora", "mini", "faults", "runtimes"}
     assert not uses(path, "transformers") or path.stem in {"encoder", "forward", "mini"}
-    assert not uses(path, "llama_index") or path.stem in {"embedding", "nodes", "retrieve"}
+    assert not uses(path, "llama_index") or path.stem in {"embedding", "nodes", "retriever"}
     assert not uses(path, "qdrant_client") or path.stem in {
         "generations",
         "store", "edge", "edge_models", "filters", "qdrant", "tenant"
@@ -187,6 +187,8 @@ def test_the_command_lines_start_light():
             "mteb",
             "datasets",
             "numpy",
+            "pydantic_settings",
+            "ragkit.settings",
             "trainer.evaluation_report",
             "trainer.passkey",
             "matplotlib",
@@ -196,9 +198,25 @@ def test_the_command_lines_start_light():
         assert not {h for h in heavy if uses(path, h, everywhere=False)}
 
 
+def loaded_by(code: str) -> set[str]:
+    """The modules that a fresh Python holds after ``code``."""
+    code += "; import json, sys; print('\\n' + json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+HEAVY = {"torch", "transformers", "llama_index", "qdrant_client", "qdrant_edge", "numpy", "pydantic"}
+
+
 def test_importing_ragkit_loads_nothing_heavy():
-    code = "import json, sys, ragkit; print(json.dumps(sorted(m.partition('.')[0] for m in sys.modules)))"
-    loaded = set(
-        json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT).stdout)
-    )
-    assert not loaded & {"torch", "transformers", "llama_index", "qdrant_client", "qdrant_edge", "numpy", "pydantic"}
+    assert not loaded_by("import ragkit") & HEAVY
+
+
+def test_help_loads_nothing_heavy():
+    code = "import contextlib; from ragkit.cli import app\nwith contextlib.suppress(SystemExit): app(['--help'])\npass"
+    assert not loaded_by(code) & (HEAVY | {"httpx", "regex", "platformdirs"})
+
+
+def test_searching_loads_no_llama_index():
+    loaded = loaded_by("import ragkit.store, ragkit.retrieve, ragkit.answer, ragkit.rerank, ragkit.remote")
+    assert "qdrant_client" in loaded and not loaded & {"llama_index", "torch", "transformers", "peft"}

@@ -14,7 +14,8 @@ import pytest
 from conftest import HashEncoder
 
 from ragkit import TASKS, Task
-from ragkit.retrieve import Fusion, Retriever, TaskQuery, TaskRetriever, stands_out, take_positions
+from ragkit.retrieve import Fusion, Retriever, stands_out, take_positions
+from ragkit.retriever import TaskQuery, TaskRetriever
 from ragkit.store import Store, open_store
 from ragkit.types import Hit, Passage, Where
 

@@ -103,6 +103,13 @@ def test_passages_come_back_as_they_were(store: Store) -> None:
     }
 
 
+def test_stored_embeddings_are_those_that_were_given(store: Store, encoder: HashEncoder) -> None:
+    found = store.embeddings([PASSAGES[1].id, str(uuid.uuid4()), PASSAGES[0].id])
+    assert found.keys() == {PASSAGES[0].id, PASSAGES[1].id}
+    for passage in PASSAGES[:2]:
+        np.testing.assert_allclose(found[passage.id], encoder.encode_passages([passage.text])[0], atol=1e-6)
+
+
 def test_an_id_is_replaced_and_deleting_twice_is_harmless(store: Store, encoder: HashEncoder) -> None:
     changed = dataclasses.replace(PASSAGES[0], text="أغلقت العبارة", ordinal=7)
     store.upsert([changed], encoder.encode_passages([changed.text]))

@@ -60,7 +60,10 @@ async def answered(desk: Desk, question: str) -> AsyncIterator[tuple[str, Answer
         llm = desk.settings.llm
         if not llm.model:
             threshold = float(getattr(encoder, "answer_threshold", 0.0))
-            answer = await asyncio.to_thread(extractive_answer, question, hits, encoder, TASK, threshold=threshold)
+            answer = await asyncio.to_thread(
+                extractive_answer, question, hits, encoder, TASK, threshold=threshold, question=found.row,
+                stored=retriever.store.embeddings([hit.passage.id for hit in hits]),
+            )  # fmt: skip
             yield answer.text or "", answer, hits
             return
         try:
