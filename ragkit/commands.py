@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -143,8 +144,11 @@ def opened_store(corpus: str, store: str, model: str, tenant: str, *, create: bo
     """The store and encoder of a command."""
     settings = read_settings()
     with explained():
+        from ragkit.language import identifier
         from ragkit.store import open_store
 
+        # It unpacks 4 MB of LZMA, which leaves the interpreter to others: beside the encoder it costs no time.
+        threading.Thread(target=identifier, daemon=True).start()
         encoder = encoder_of(model or settings.model, settings)
         place, own = store or settings.store, tenant or settings.tenant
         with open_store(place, corpus, encoder, tenant=own, qdrant_settings=settings.qdrant, create=create) as it:

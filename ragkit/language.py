@@ -71,7 +71,7 @@ def detect_language(text: str) -> str:
         return UNDETERMINED
     if script in _SOLE:
         return _SOLE[script]
-    ranked = [(label, p) for label, p in _model().rank(sample) if label in _LABELS[script]]
+    ranked = [(label, p) for label, p in identifier().rank(sample) if label in _LABELS[script]]
     label, probability = ranked[0]
     if probability < _CONFIDENT * sum(p for _, p in ranked):
         return UNDETERMINED
@@ -104,15 +104,15 @@ def _main_script(text: str) -> str | None:
     return max(weights, key=weights.__getitem__) if weights else None
 
 
-def _model() -> LanguageIdentifier:
-    """One identifier per process, read-only once loaded, so that threads share it without a lock."""
+def identifier() -> LanguageIdentifier:
+    """One per process, loaded at the first call and read-only then, so that threads share it without a lock."""
     global _identifier
     if _identifier is None:
         with _lock:
             if _identifier is None:
                 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-                identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-                identifier.set_languages(sorted(frozenset[str]().union(*_LABELS.values())))
-                _identifier = identifier
+                loaded = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+                loaded.set_languages(sorted(frozenset[str]().union(*_LABELS.values())))
+                _identifier = loaded
     return _identifier
