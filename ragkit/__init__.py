@@ -14,7 +14,7 @@ Layers, lower first; each imports only those above it in this list:
     client, dialects, remote     the encoder over HTTP: ours, vLLM, TEI, llama.cpp
     references, faults, runtimes texts with their vectors; what faults make of them; exports in their own programs
     embedding                    TaskEmbedding, the encoder as a LlamaIndex embedding
-    owner, edge                  the embedded engine and its lock
+    owner, archive, edge         the embedded engine, its lock, a backup's file
     filters, tenant, qdrant      what is looked for, whose it is, and how a collection is laid out
     generations                  which of a corpus's collections, one for each encoder it had, is the current one
     nodes, store                 a passage as a LlamaIndex node; one collection per corpus and encoder
@@ -22,12 +22,14 @@ Layers, lower first; each imports only those above it in this list:
     keys                         a set too large for memory
     ingest, retrieve, answer     files -> store; dense, sparse, hybrid search; hits -> the sentence that answers
     reindex, live                another embedder for a stored corpus; a retriever exchanged under searches
+    backup                       a corpus as one file, and back
     watch                        changes of files -> store, as they happen
     markers, grounded            hits -> an answer worded by a chat model, its citations checked
     evaluate                     what the deployed store is worth on your own questions
     wire, batching, guard, server  OpenAI's /v1/embeddings with role and task: a request's meaning, queue, gate
     machine, doctor              versions, disk, memory; a server's or export's vectors against the model's
     commands, cli, cli_operate   ragkit ingest | search | ask; reindex | evaluate | serve | doctor
+    cli_keep                     ragkit backup | restore | generations
 
 Importing ``ragkit`` loads neither torch nor LlamaIndex: import the module you need.
 """

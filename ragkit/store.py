@@ -237,6 +237,11 @@ class Store:
         )
 
     @property
+    def client(self) -> Any:
+        """Everybody's, whoever's part this is: for what is done to the collection as a whole."""
+        return self._whole
+
+    @property
     def namespace(self) -> str:
         """What passage ids are to be made from beside their content: two tenants may have the same file."""
         return self.corpus if self.tenant is None else f"{self.corpus}\0{self.tenant}"

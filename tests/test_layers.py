@@ -31,7 +31,7 @@ LAYERS = [
         "keys",
         "progress",
     },
-    {"language", "sparse", "mini", "llm", "references", "dialects", "wire", "machine", "files", "markup"},
+    {"language", "sparse", "mini", "llm", "references", "dialects", "wire", "machine", "files", "markup", "archive"},
     {"split", "office", "nodes", "edge_models", "filters", "tenant", "rerank", "guard"},
     {"readers"},
     {"layout", "parsing"},
@@ -39,9 +39,9 @@ LAYERS = [
     {"remote", "faults", "runtimes"},
     {"embedding", "store"},
     {"ingest", "retrieve", "answer", "reindex", "server"},
-    {"evaluate", "live", "grounded", "doctor", "watch"},
+    {"evaluate", "live", "grounded", "doctor", "watch", "backup"},
     {"commands"},
-    {"cli_operate"},
+    {"cli_operate", "cli_keep"},
     {"cli"},
 ]
 
@@ -131,7 +131,7 @@ def test_the_app_s_numbers_and_drawings_know_no_page():
 
 def test_the_command_lines_start_light():
     for path in (
-        *(ROOT / "ragkit" / f"{name}.py" for name in ("cli", "cli_operate", "commands")),
+        *(ROOT / "ragkit" / f"{name}.py" for name in ("cli", "cli_operate", "cli_keep", "commands")),
         ROOT / "trainer" / "cli.py",
         ROOT / "trainer" / "synthesise_cli.py",
         ROOT / "trainer" / "evaluate_cli.py",
@@ -145,6 +145,7 @@ def test_the_command_lines_start_light():
             "ragkit.encoder",
             "ragkit.store",
             "ragkit.reindex",
+            "ragkit.backup",
             "ragkit.server",
             "ragkit.doctor",
             "fastapi",
