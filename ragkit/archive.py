@@ -5,7 +5,8 @@
 
 Written beside its place and renamed once it has been read back, so a file of the right name is a whole one. Read as
 a stranger's: each member passes Python's ``data`` filter (no path leads out, no links, no devices), must be named by
-the manifest, once, and have its checksum. The engine's files are mostly holes; they are holes again when read.
+the manifest, once, and have its checksum. The engine's files are mostly holes: those are left out, as GNU tar's sparse
+format 1.0 does, which `tar -x` knows too, and are holes again when read.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from typing import IO, Any
 from ragkit.owner import StoreError, sync_folder
 
 FORMAT = 1
-BLOCK = 1 << 16  # bytes read at once, and the least hole
+BLOCK = 1 << 16  # bytes read at once
+HOLE = bytes(BLOCK)  # the least that is left out
 MANIFEST_BYTES = 64 << 20  # a manifest is 100 bytes a file
 LATER = "Nothing was changed: copy the file again if it came over a network, or take an earlier backup"
 
@@ -57,17 +59,20 @@ def write_archive(
 ) -> Manifest:
     """``files`` by their names, and what ``describe`` says of them, whole or not at all. They must not change meanwhile:
     one that does is noticed."""
-    manifest = describe({name: _facts(path) for name, path in sorted(files.items())})
+    scans = {name: _scan(path) for name, path in sorted(files.items())}
+    manifest = describe({name: (scan.size, scan.digest) for name, scan in scans.items()})
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".{manifest.corpus}.part")
     try:
         with part.open("wb") as raw:
             with tarfile.open(fileobj=raw, mode="w:gz", compresslevel=1, format=tarfile.PAX_FORMAT) as tar:
                 text = json.dumps(asdict(manifest), ensure_ascii=True, indent=1).encode()
-                _add(tar, "manifest.json", len(text), io.BytesIO(text))
-                for name, (size, _) in manifest.files.items():
+                head = tarfile.TarInfo("manifest.json")
+                head.size, head.mode = len(text), 0o600
+                tar.addfile(head, io.BytesIO(text))
+                for name, scan in scans.items():
                     with files[name].open("rb") as file:
-                        _add(tar, f"files/{name}", size, file)
+                        _add(tar, f"files/{name}", scan, file)
             raw.flush()
             os.fsync(raw.fileno())
         check_archive(part)
@@ -79,15 +84,63 @@ def write_archive(
         raise
 
 
-def _facts(path: Path) -> tuple[int, str]:
+@dataclass(frozen=True, slots=True)
+class _Scan:
+    size: int
+    digest: str  # SHA-256, holes read as zeros
+    data: list[tuple[int, int]]  # offset, length of what is no hole
+
+
+def _scan(path: Path) -> _Scan:
+    digest, data, at = hashlib.sha256(), list[tuple[int, int]](), 0
     with path.open("rb") as file:
-        return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(BLOCK):
+            digest.update(block)
+            if block != HOLE:
+                if data and sum(data[-1]) == at:
+                    data[-1] = (data[-1][0], data[-1][1] + len(block))
+                else:
+                    data.append((at, len(block)))
+            at += len(block)
+    return _Scan(at, digest.hexdigest(), data)
 
 
-def _add(tar: tarfile.TarFile, name: str, size: int, file: IO[bytes]) -> None:
-    member = tarfile.TarInfo(name)
-    member.size, member.mode = size, 0o600
-    tar.addfile(member, file)
+def _add(tar: tarfile.TarFile, name: str, scan: _Scan, file: IO[bytes]) -> None:
+    """GNU's sparse 1.0: the offsets and lengths stand in decimal lines before the data, filled up to 512 bytes."""
+    extents = [*scan.data, (scan.size, 0)]  # the last one says where the file ends, though it be a hole
+    lines = [len(extents), *(number for extent in extents for number in extent)]
+    table = "".join(f"{number}\n" for number in lines).encode()
+    table += bytes(-len(table) % tarfile.BLOCKSIZE)
+    member = tarfile.TarInfo(f"GNUSparseFile.0/{len(tar.getmembers())}")  # short: a long one would take the name's place
+    member.size, member.mode = len(table) + sum(length for _, length in scan.data), 0o600
+    told = {"major": "1", "minor": "0", "name": name, "realsize": str(scan.size)}
+    member.pax_headers = {f"GNU.sparse.{key}": value for key, value in told.items()}
+    tar.addfile(member, _Data(table, file, scan.data))
+
+
+class _Data(io.RawIOBase):
+    """``table``, then the extents of ``file``, to be read once."""
+
+    def __init__(self, table: bytes, file: IO[bytes], data: list[tuple[int, int]]) -> None:
+        self._pieces = self._read_on(table, file, data)
+        self._rest = b""
+
+    def _read_on(self, table: bytes, file: IO[bytes], data: list[tuple[int, int]]) -> Iterator[bytes]:
+        yield table
+        for offset, length in data:
+            file.seek(offset)
+            while length and (block := file.read(min(length, BLOCK))):
+                length -= len(block)
+                yield block
+
+    def read(self, size: int = -1) -> bytes:
+        pieces, have = [self._rest], len(self._rest)
+        while have < size and (piece := next(self._pieces, b"")):
+            pieces.append(piece)
+            have += len(piece)
+        whole = b"".join(pieces)
+        self._rest = whole[size:]
+        return whole[:size]
 
 
 # ---------------------------------------------------------------------- reading
@@ -137,11 +190,10 @@ def _copy(stream: IO[bytes], path: Path | None, size: int) -> str:
             digest.update(block)
         return digest.hexdigest()
     path.parent.mkdir(parents=True, exist_ok=True)
-    hole = bytes(BLOCK)
     with path.open("xb") as file:
         while block := stream.read(BLOCK):
             digest.update(block)
-            if block == hole:
+            if block == HOLE:
                 file.seek(len(block), os.SEEK_CUR)
             else:
                 file.write(block)

@@ -124,8 +124,8 @@ def open_store(
         if root is not None:
             client = _embedded(root / name)
         store = Store(client, place, corpus, encoder, tenant=tenant, qdrant_settings=settings, previous=current)
-        if generations and generations.current(corpus) is None:
-            generations.make_current(corpus, encoder.fingerprint)
+        if generations and generations.current(corpus) is None:  # in a folder, a second one leaves it open which is
+            generations.make_current(corpus, current or encoder.fingerprint)
         return store
     except BaseException:
         if client is not None:
