@@ -16,6 +16,7 @@ Layers, lower first; each imports only those above it in this list:
     embedding                    TaskEmbedding, the encoder as a LlamaIndex embedding
     owner, archive, edge         the embedded engine, its lock, a backup's file
     filters, tenant, qdrant      what is looked for, whose it is, and how a collection is laid out
+    cluster                      a bulk load without the graph; a shard of its own for a big tenant
     generations                  which of a corpus's collections, one for each encoder it had, is the current one
     nodes, store                 a passage as a LlamaIndex node; one collection per corpus and encoder
     rerank                       a second reading of the hits, by an endpoint or a cross-encoder

@@ -17,6 +17,7 @@ import io
 import json
 import os
 import shutil
+import struct
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +32,7 @@ FORMAT = 1
 BLOCK = 1 << 16  # bytes read at once
 HOLE = bytes(BLOCK)  # the least that is left out
 MANIFEST_BYTES = 64 << 20  # a manifest is 100 bytes a file
+UNREADABLE = (ValueError, LookupError, ArithmeticError, struct.error)  # what tarfile lets through of a wrong header
 LATER = "Nothing was changed: copy the file again if it came over a network, or take an earlier backup"
 
 
@@ -214,7 +216,7 @@ def _opened(source: Path, *, to_its_end: bool = True) -> Iterator[tarfile.TarFil
                     pass
     except tarfile.FilterError as error:
         raise BackupError(f"{source} is hostile or damaged: {error}. Nothing was changed") from error
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, *UNREADABLE) as error:
         size = source.stat().st_size
         raise BackupError(f"{source} ({size} bytes) is cut off, damaged or no backup at all ({error}). {LATER}") from error
 

@@ -1,4 +1,5 @@
-"""``ragkit backup | restore | generations``: copies of a corpus, and what earlier embedders left of it."""
+"""``ragkit backup | restore | generations | promote``: copies of a corpus, what earlier embedders left of it, and a
+shard of its own for a tenant that has grown."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ragkit.commands import AsJson, Corpus, Location, app, emit, explained, read_settings
+from ragkit.commands import AsJson, Corpus, Location, app, emit, explained, read_settings, visible
 
 
 @app.command()
@@ -72,3 +73,21 @@ def generations(
             lines.append(f"{'removed ' if prune else ''}{one.fingerprint}  {size}  {state}".rstrip())
         document = {"removed" if prune else "generations": [asdict(one) for one in found]}
         emit(as_json, document, "\n".join(lines) or f"nothing {'to remove' if prune else 'there'} of {corpus}")
+
+
+@app.command()
+def promote(
+    tenant: Annotated[str, typer.Argument(help="whose part has grown: from about 20,000 passages")],
+    corpus: Corpus,
+    store: Location = "",
+    as_json: AsJson = False,
+) -> None:
+    """Give a tenant of a tiered corpus a shard of their own, while they are served (RAGKIT_QDRANT_TIERS)."""
+    settings = read_settings()
+    with explained():
+        from ragkit.cluster import promote as run
+        from ragkit.reindex import open_current
+
+        with open_current(store or settings.store, corpus, settings.qdrant) as opened:
+            count = run(opened.client, opened.collection, tenant)
+        emit(as_json, {"tenant": tenant, "passages": count}, f"{visible(tenant)}: {count} passages in their own shard")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ragkit import nodes, qdrant
+from ragkit import cluster, nodes, qdrant
 from ragkit.generations import Folder, Generation, Generations, Server
 from ragkit.progress import Bar, shown
 from ragkit.settings import QdrantSettings
@@ -132,10 +132,15 @@ def beside(old: Store, encoder: Encoder, *, progress: bool | Bar = False) -> tup
     with _generations(old.location, old.settings) as generations:
         generations.make_current(old.corpus, old.fingerprint)  # said outright, before there is a second one
     shared = None if old.tenant is None else "-"  # points are copied past the tenants, so any name will do
-    new = open_store(
-        old.location, old.corpus, encoder, tenant=shared, qdrant_settings=old.settings, generation=True
-    )  # fmt: skip
+    settings = old.settings
+    if old.location.startswith(("http://", "https://")):
+        settings = cluster.carried(settings, old.client.get_collection(old.collection))
+    new = open_store(old.location, old.corpus, encoder, tenant=shared, qdrant_settings=settings, generation=True)
     try:
+        if settings.tiers:
+            kept = cluster.tiered(old.client.get_collection(old.collection))
+            promoted = cluster.shard_keys(old.client, old.collection) if kept else []
+            cluster.make_shards(new.client, new.collection, settings, promoted)
         embedded = dropped = 0
         for _ in range(PASSES):
             wrote, gone = _copy(old, new, encoder, progress), _drop_absent(old, new)

@@ -32,8 +32,8 @@ class FakeQdrant:
         self.indexed: dict[str, Any] = {}
         self.asked: list[tuple[str, dict[str, list[str]]]] = []  # path, query
         self.peers = 1
-        self.keys: dict[str, list[str]] = {}  # of each collection's shards
-        self.shards_as: dict[str, str] = {}  # key -> state, where it is not Active
+        self.keys: dict[str, list[Any]] = {}  # of each collection's shards
+        self.shards_as: dict[Any, str] = {}  # key -> state, where it is not Active
         self.threshold: dict[str, Any] = {}  # indexing_threshold of each collection
         self.snapshots: dict[str, dict[str, bytes]] = {}  # of each collection: name -> what it holds
 
@@ -84,15 +84,15 @@ class FakeQdrant:
                 )
             case "PUT", "/shards":
                 key = models.CreateShardingKey(**body)
-                self.keys.setdefault(name, []).append(str(key.shard_key))
+                self.keys.setdefault(name, []).append(key.shard_key)
                 if key.initial_state:
-                    self.shards_as[str(key.shard_key)] = str(key.initial_state)
+                    self.shards_as[key.shard_key] = str(key.initial_state)
                 return True
             case "GET", "/shards":
                 return {"shard_keys": [{"key": key} for key in self.keys.get(name, [])]}
             case "POST", "/cluster":
                 moved = models.ReplicatePointsOperation(**body).replicate_points
-                self.shards_as.pop(str(moved.to_shard_key), None)  # the copy is there at once: it is Active
+                self.shards_as.pop(moved.to_shard_key, None)  # the copy is there at once: it is Active
                 return True
             case "GET", "/cluster":
                 shards = [

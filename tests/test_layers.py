@@ -36,7 +36,7 @@ LAYERS = [
     {"readers"},
     {"layout", "parsing"},
     {"encoder", "edge", "qdrant", "generations"},
-    {"remote", "faults", "runtimes"},
+    {"remote", "faults", "runtimes", "cluster"},
     {"embedding", "store"},
     {"ingest", "retrieve", "answer", "reindex", "server"},
     {"evaluate", "live", "grounded", "doctor", "watch", "backup"},
@@ -89,7 +89,7 @@ def test_heavy_libraries_have_their_homes(path: Path):
     assert not uses(path, "transformers") or path.stem in {"encoder", "mini"}
     assert not uses(path, "llama_index") or path.stem in {"embedding", "nodes", "retrieve"}
     assert not uses(path, "qdrant_client") or path.stem in {
-        "generations",
+        "generations", "cluster",
         "store", "edge", "edge_models", "filters", "qdrant", "tenant"
     }  # fmt: skip
     assert not uses(path, "fastapi") or path.stem == "server"
