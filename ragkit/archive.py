@@ -253,5 +253,5 @@ def require_room(folder: Path, wanted: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < wanted:
         raise StoreError(
-            f"{wanted / 1e6:,.0f} MB are needed at {folder}, {free / 1e6:,.0f} MB are free: make room; nothing was changed"
+            f"{wanted / 1e6:,.0f} MB are needed at {folder}, {free / 1e6:,.0f} MB are free: make room and run this again"
         )

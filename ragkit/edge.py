@@ -39,7 +39,12 @@ from ragkit.edge_models import (
     to_query,
     to_vectors,
 )
+from ragkit.archive import require_room, taken
 from ragkit.owner import FolderLock, StoreError, sync_folder, write_json
+
+ROOM = 64 << 20  # bytes that must be free to write: files are mapped with holes, and a hole that the disk has no
+# block for kills the process (SIGBUS), where a write would have raised an error
+ROOM_TO_DELETE = ROOM // 4  # it goes to the log alone
 
 
 class EdgeClient:
@@ -89,6 +94,7 @@ class EdgeClient:
         self._check(collection_name, unsupported)
         if self._open is not None:
             raise StoreError(f"{self.folder} already holds its collection: delete it first")
+        require_room(self.folder, ROOM)
         sparse = sparse_vectors_config or {}
         config = to_config(vectors_config, sparse, on_disk_payload)
         for left in self.folder.glob("shard*"):  # by a creation or a restore that was killed
@@ -144,6 +150,7 @@ class EdgeClient:
         self._check(collection_name, unsupported)
         batch = [edge.Point(p.id, to_vectors(p.vector), p.payload) for p in points]
         if batch:
+            require_room(self.folder, ROOM)
             self._write(edge.UpdateOperation.upsert_points(batch, condition=to_filter(update_filter)))
 
     def upload_points(
@@ -169,6 +176,7 @@ class EdgeClient:
         **unsupported: Any,
     ) -> None:
         self._check(collection_name, unsupported)
+        require_room(self.folder, ROOM_TO_DELETE)
         if isinstance(points_selector, models.Filter):
             condition = to_filter(points_selector)
             assert condition is not None
@@ -177,7 +185,9 @@ class EdgeClient:
             self._write(edge.UpdateOperation.delete_points(list(points_selector)))
 
     def optimize(self) -> None:
-        """Build what searches large collections fast (HNSW). Blocks every thread for its seconds."""
+        """Build what searches large collections fast (HNSW). Blocks every thread for its seconds. It writes segments
+        anew beside those they replace, so it needs as much room as all of them."""
+        require_room(self.folder, ROOM + taken(_shard(self.folder)))
         self._shard.optimize()
         self._shard.flush()
 

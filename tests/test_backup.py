@@ -40,7 +40,9 @@ pytest.importorskip("qdrant_edge", reason="qdrant-edge has no wheel here")
 ROOT = Path(__file__).parent.parent
 OLD, NEW = HashEncoder("old"), HashEncoder("new")
 KILLS = 30 if os.environ.get("RAGKIT_PROVE") else 2
-MANY = [passage(n, f"{text} {n} {n % 3}", lang) for n, (lang, text) in enumerate(sorted(SCRIPTS.items()) * 10)]
+MANY = [
+    passage(n, f"{text} {n} {n % 3}", lang) for n, (lang, text) in enumerate(sorted(SCRIPTS.items()) * 10)
+]
 
 
 def fill(location: str | Path, encoder: HashEncoder = OLD) -> None:
@@ -422,7 +424,7 @@ def test_a_key_is_sent_and_never_written(tmp_path: Path):
 def test_room_is_looked_for_first(made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     full = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
-    with pytest.raises(StoreError, match=r"MB are needed.*make room; nothing was changed"):
+    with pytest.raises(StoreError, match=r"MB are needed.*make room and run this again"):
         restore(made[1], tmp_path / "store", "town")
     assert not (tmp_path / "store").exists()
     assert np.isfinite(read_manifest(made[1]).disk)
