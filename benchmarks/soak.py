@@ -40,6 +40,7 @@ from conftest import SCRIPTS, HashEncoder
 
 from ragkit.backup import backup, restore
 from ragkit.ingest import ingest
+from ragkit.limits import Limits
 from ragkit.reindex import open_current, prune, reindex
 from ragkit.retrieve import Retriever
 from ragkit.store import open_store
@@ -55,7 +56,7 @@ class Wrong(Exception):
     """What must never be."""
 
 
-def read(path: Path) -> Iterator[Document]:
+def read(path: Path, _: Limits) -> Iterator[Document]:
     yield Document(id="", path="", text=path.read_text("utf-8"), lang="")
 
 
