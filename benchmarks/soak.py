@@ -148,8 +148,9 @@ def steadily(pipe: Any, place: Path) -> None:
             elif what == "search":
                 encoder = HashEncoder(seed)
                 with open_store(place, CORPUS, encoder, create=False) as store:
-                    answer = [hit.passage.path for hit in Retriever(store, encoder).search(path, mode="sparse", k=5)]
-                    Retriever(store, encoder).search(path, k=5)
+                    retriever = Retriever(store, encoder)
+                    hits = [*retriever.search(path, mode="sparse", k=20), *retriever.search(path, k=20)]
+                    answer = [(hit.passage.path, hit.passage.text) for hit in hits]
             else:
                 DOES[what](place, Path(path), seed)
             pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -209,7 +210,9 @@ class Soak:
                 self.gone.append(self.truth.pop(path).split()[-1].rstrip("."))
                 Path(path).unlink()
                 continue
-            path = self.dice.choice(known) if known and self.dice.random() < 0.4 else str(self.files / f"{self.word}.txt")
+            path = (
+                self.dice.choice(known) if known and self.dice.random() < 0.4 else str(self.files / f"{self.word}.txt")
+            )
             if path in self.truth:
                 self.gone.append(self.truth[path].split()[-1].rstrip("."))
             self.truth[path] = self.text()
@@ -217,7 +220,7 @@ class Soak:
         self.gone = self.gone[-50:]
 
     def check(self, between: Truth | None = None) -> None:
-        """The store holds ``stored``; or, of a run from it to ``between`` that was cut off, for each file one or both."""
+        """The store holds ``stored``; or, of a run from it to ``between`` that was cut off, one or both of each file."""
         found = self.ask("held")
         allowed = {path: {plain(t[path]) for t in (self.stored, between or self.stored) if path in t} for path in found}
         for path, passages in found.items():
@@ -244,12 +247,14 @@ class Soak:
     def search(self) -> None:
         if self.stored:
             path, text = self.dice.choice(sorted(self.stored.items()))
-            if path not in self.ask("search", text.split()[-1].rstrip(".")):
+            word = text.split()[-1].rstrip(".")
+            if not any(found == path and word in hit for found, hit in self.ask("search", word)):
                 raise Wrong(f"{path} is not found by its own word")
         live = {text.split()[-1].rstrip(".") for text in self.stored.values()}
         if dead := [word for word in self.gone if word not in live]:
-            if hits := self.ask("search", self.dice.choice(dead)):
-                raise Wrong(f"a deleted text is found, in {hits[0]}")
+            word = self.dice.choice(dead)
+            if found := [path for path, hit in self.ask("search", word) if f"{word}." in hit]:
+                raise Wrong(f"a deleted text is found, in {found[0]}")
             self.counts["searches"] += 1
 
     # -------------------------------------------------------------- a step, with or without a fault
@@ -281,7 +286,7 @@ class Soak:
                 self.either(after if self.seed == after_seed else self.stored, after)
             else:
                 self.check(after if what == "ingest" else None)
-            self.counts["seen done"] += before != self.seed
+            self.counts["done though hurt"] += before != self.seed
         self.ask(what, path, seed)  # and now without a fault
         self.stored, self.seed = dict(after), after_seed
         if what == "backup":

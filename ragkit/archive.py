@@ -59,8 +59,8 @@ class Manifest:
 def write_archive(
     out: Path, describe: Callable[[dict[str, tuple[int, str]]], Manifest], files: Mapping[str, Path]
 ) -> Manifest:
-    """``files`` by their names, and what ``describe`` says of them, whole or not at all. They must not change meanwhile:
-    one that does is noticed."""
+    """``files`` by their names, and what ``describe`` says of them, whole or not at all. They must not change
+    meanwhile: one that does is noticed."""
     scans = {name: _scan(path) for name, path in sorted(files.items())}
     manifest = describe({name: (scan.size, scan.digest) for name, scan in scans.items()})
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +113,9 @@ def _add(tar: tarfile.TarFile, name: str, scan: _Scan, file: IO[bytes]) -> None:
     lines = [len(extents), *(number for extent in extents for number in extent)]
     table = "".join(f"{number}\n" for number in lines).encode()
     table += bytes(-len(table) % tarfile.BLOCKSIZE)
-    member = tarfile.TarInfo(f"GNUSparseFile.0/{len(tar.getmembers())}")  # short: a long one would take the name's place
+    member = tarfile.TarInfo(
+        f"GNUSparseFile.0/{len(tar.getmembers())}"
+    )  # short: a long one would take the name's place
     member.size, member.mode = len(table) + sum(length for _, length in scan.data), 0o600
     told = {"major": "1", "minor": "0", "name": name, "realsize": str(scan.size)}
     member.pax_headers = {f"GNU.sparse.{key}": value for key, value in told.items()}
@@ -218,7 +220,9 @@ def _opened(source: Path, *, to_its_end: bool = True) -> Iterator[tarfile.TarFil
         raise BackupError(f"{source} is hostile or damaged: {error}. Nothing was changed") from error
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, *UNREADABLE) as error:
         size = source.stat().st_size
-        raise BackupError(f"{source} ({size} bytes) is cut off, damaged or no backup at all ({error}). {LATER}") from error
+        raise BackupError(
+            f"{source} ({size} bytes) is cut off, damaged or no backup at all ({error}). {LATER}"
+        ) from error
 
 
 def _manifest(source: Path, tar: tarfile.TarFile) -> Manifest:
@@ -253,5 +257,6 @@ def require_room(folder: Path, wanted: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < wanted:
         raise StoreError(
-            f"{wanted / 1e6:,.0f} MB are needed at {folder}, {free / 1e6:,.0f} MB are free: make room and run this again"
+            f"{wanted / 1e6:,.0f} MB are needed at {folder}, {free / 1e6:,.0f} MB are free: make room and run this "
+            "again"
         )

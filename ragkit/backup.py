@@ -171,7 +171,9 @@ def _into_server(source: Path, manifest: Manifest, url: str, replace_existing: b
                     "Elsewhere, ingest again"
                 )
             current = generations.current(manifest.corpus)
-            _refuse_present(manifest, url, current or (name if client.collection_exists(name) else None), replace_existing)
+            _refuse_present(
+                manifest, url, current or (name if client.collection_exists(name) else None), replace_existing
+            )
             with _http(url, settings) as http, (Path(folder) / SNAPSHOT).open("rb") as file:
                 _done(
                     http.post(
@@ -243,7 +245,9 @@ def _http(url: str, settings: QdrantSettings) -> Iterator[httpx.Client]:
         with httpx.Client(base_url=url, headers=headers, timeout=settings.timeout, verify=verify) as http:
             yield http
     except httpx.HTTPError as error:
-        raise StoreError(f"the Qdrant server at {url} broke off ({error!r}): nothing was changed here; again") from error
+        raise StoreError(
+            f"the Qdrant server at {url} broke off ({error!r}): nothing was changed here; again"
+        ) from error
 
 
 def _done(response: httpx.Response, what: str) -> None:

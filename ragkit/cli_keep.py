@@ -27,7 +27,9 @@ def backup(
         kept = run(store or settings.store, corpus, out, settings.qdrant)
         text = f"{kept.file}: {kept.points} passages of {kept.fingerprint}, {kept.bytes / 1e6:.1f} MB"
         if kept.node:
-            text += f"\nthis is {kept.node} alone: run it with the URL of each other node too, and keep the files together"
+            text += (
+                f"\nthis is {kept.node} alone: run it with the URL of each other node too and keep the files together"
+            )
         emit(as_json, asdict(kept), text)
 
 

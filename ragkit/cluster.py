@@ -134,8 +134,8 @@ def promote(client: Any, collection: str, tenant: str, *, timeout: float = 3600,
     if left:
         if not count(tenant):
             raise StoreError(
-                f"the shard of {tenant!r} is in use but empty, the shared one holds {left} of their points, and none is "
-                f"searched: was the key made by hand? Delete the shard key {tenant!r} and run this again"
+                f"the shard of {tenant!r} is in use but empty, the shared one holds {left} of their points, and none "
+                f"is searched: was the key made by hand? Delete the shard key {tenant!r} and run this again"
             )
         client.delete(collection, points_selector=ours, shard_key_selector=FALLBACK, wait=True)
     return count(tenant)

@@ -27,6 +27,7 @@ import qdrant_edge as edge
 from qdrant_client import models
 from qdrant_client.http.models import QueryResponse  # `models` has fastembed's of that name
 
+from ragkit.archive import require_room, taken
 from ragkit.edge_models import (
     from_id,
     from_records,
@@ -39,7 +40,6 @@ from ragkit.edge_models import (
     to_query,
     to_vectors,
 )
-from ragkit.archive import require_room, taken
 from ragkit.owner import FolderLock, StoreError, sync_folder, write_json
 
 ROOM = 64 << 20  # bytes that must be free to write: files are mapped with holes, and a hole that the disk has no
@@ -66,8 +66,8 @@ class EdgeClient:
         except Exception as error:  # the engine raises plain Exception
             self.close()
             raise StoreError(
-                f"the engine cannot read {folder}: {error}. Restore it from a backup (ragkit restore --replace), or delete it and "
-                "ingest again"
+                f"the engine cannot read {folder}: {error}. Restore it from a backup (ragkit restore --replace), or delete it "
+                "and ingest again"
             ) from error
 
     @property

@@ -44,7 +44,9 @@ class FolderLock:
         command = " ".join([Path(sys.executable).name, *sys.argv[:2]])  # no more: later arguments may be secrets
         since = datetime.now(UTC).isoformat(timespec="seconds")
         with contextlib.suppress(OSError):  # a full disk: what is there can still be read
-            write_json(self._owner, {"pid": os.getpid(), "host": socket.gethostname(), "command": command, "since": since})
+            write_json(
+                self._owner, {"pid": os.getpid(), "host": socket.gethostname(), "command": command, "since": since}
+            )
 
     def _describe_owner(self) -> str:
         try:

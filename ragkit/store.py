@@ -227,8 +227,8 @@ class Store:
         self._client = client if tenant is None else TenantClient(client, tenant, tiered=self._tiered)  # for all else
         if cluster.LOADING in found:
             log.warning(
-                "corpus %r has no graph since a bulk load was cut off, so every search compares with all of it: run the "
-                "load again, or leave a block of ragkit.cluster.loading", corpus,
+                "corpus %r has no graph since a bulk load was cut off, so every search compares with all of it: run "
+                "the load again, or leave a block of ragkit.cluster.loading", corpus,
             )  # fmt: skip
         quantization = qdrant.quantization_of(info)
         if quantization != self.settings.quantization and not made:

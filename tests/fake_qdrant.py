@@ -180,9 +180,7 @@ class FakeQdrant:
         if self.local.collection_exists(name):
             self.local.delete_collection(name)
         self.answer("PUT", f"/collections/{name}", content["made"])
-        points = [
-            models.PointStruct(id=p["id"], vector=p["vector"], payload=p["payload"]) for p in content["points"]
-        ]
+        points = [models.PointStruct(id=p["id"], vector=p["vector"], payload=p["payload"]) for p in content["points"]]
         if points:
             self.local.upsert(name, points)
 

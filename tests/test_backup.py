@@ -40,9 +40,7 @@ pytest.importorskip("qdrant_edge", reason="qdrant-edge has no wheel here")
 ROOT = Path(__file__).parent.parent
 OLD, NEW = HashEncoder("old"), HashEncoder("new")
 KILLS = 30 if os.environ.get("RAGKIT_PROVE") else 2
-MANY = [
-    passage(n, f"{text} {n} {n % 3}", lang) for n, (lang, text) in enumerate(sorted(SCRIPTS.items()) * 10)
-]
+MANY = [passage(n, f"{text} {n} {n % 3}", lang) for n, (lang, text) in enumerate(sorted(SCRIPTS.items()) * 10)]
 
 
 def fill(location: str | Path, encoder: HashEncoder = OLD) -> None:

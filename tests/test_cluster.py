@@ -58,7 +58,9 @@ def test_by_default_one_replica_answers():
         assert not any("consistency" in query for _, query in fake.asked)
 
 
-@pytest.mark.parametrize("wrong", [{"read_consistency": "most"}, {"read_consistency": "0"}, {"tiers": True, "shards": 3}])
+@pytest.mark.parametrize(
+    "wrong", [{"read_consistency": "most"}, {"read_consistency": "0"}, {"tiers": True, "shards": 3}]
+)
 def test_wrong_settings_are_refused(wrong: dict[str, Any]):
     with pytest.raises(ValueError, match=r"read_consistency is|shards is 3"):
         QdrantSettings(**wrong)
@@ -114,7 +116,7 @@ def test_a_corpus_without_tiers_is_sent_no_shard():
         fill(store)
         store.search(dense=OLD.encode_passages(["port"])[0])
         assert not any((body or {}).get("shard_key") for _, _, body, _ in fake.seen if isinstance(body, dict))
-        with pytest.raises(StoreError, match="is not tiered.*RAGKIT_QDRANT_TIERS=1"):
+        with pytest.raises(StoreError, match=r"is not tiered.*RAGKIT_QDRANT_TIERS=1"):
             promote(store.client, store.collection, "ሀ")
 
 
@@ -139,7 +141,7 @@ def test_a_tenant_is_promoted_and_leaves_the_shared_shard(monkeypatch: pytest.Mo
         [copy] = [body["replicate_points"] for body in fake.bodies("/cluster") if body]
         ours = {"must": [{"key": "tenant", "match": {"value": "ሀ"}}]}
         assert (copy["from_shard_key"], copy["to_shard_key"], copy["filter"]) == (0, "ሀ", ours)
-        [gone] = [body for body in fake.bodies("/points/delete")]
+        [gone] = fake.bodies("/points/delete")
         assert (gone["filter"], gone["shard_key"]) == (ours, 0)
 
 

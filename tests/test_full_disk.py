@@ -50,7 +50,9 @@ def small(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_fills_up_ends_in_an_error_and_loses_nothing(small: Path):
     place = small / "store"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", FILL, place], cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", FILL, place], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 1, done.returncode  # not SIGBUS, which is what an unguarded write ends in
     assert "StoreError: 67 MB are needed at" in done.stderr and "make room and run this again" in done.stderr
 
