@@ -220,7 +220,7 @@ class Soak:
         self.gone = self.gone[-50:]
 
     def check(self, between: Truth | None = None) -> None:
-        """The store holds ``stored``; or, of a run from it to ``between`` that was cut off, one or both of each file."""
+        """The store holds ``stored``; or of each file one or both, where a run to ``between`` was cut off."""
         found = self.ask("held")
         allowed = {path: {plain(t[path]) for t in (self.stored, between or self.stored) if path in t} for path in found}
         for path, passages in found.items():

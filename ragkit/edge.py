@@ -66,8 +66,8 @@ class EdgeClient:
         except Exception as error:  # the engine raises plain Exception
             self.close()
             raise StoreError(
-                f"the engine cannot read {folder}: {error}. Restore it from a backup (ragkit restore --replace), or delete it "
-                "and ingest again"
+                f"the engine cannot read {folder}: {error}. Restore it from a backup (ragkit restore --replace), "
+                "or delete it and ingest again"
             ) from error
 
     @property
@@ -115,6 +115,7 @@ class EdgeClient:
             points_count=info.points_count,
             indexed_vectors_count=info.indexed_vectors_count,
             segments_count=info.segments_count,
+            payload_schema=dict(info.payload_schema),
             config=models.CollectionConfig.model_construct(
                 params=models.CollectionParams(**description["params"]), metadata=description["metadata"]
             ),

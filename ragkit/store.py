@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import re
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -221,6 +221,7 @@ class Store:
                 else f"corpus {corpus!r} at {location} is not shared by tenants: open it without one, or ingest for "
                 f"{tenant!r} under a new corpus name"
             )
+        self._index(info.payload_schema or {})
         self._tiered = cluster.tiered(info)
         if self._tiered:
             cluster.make_shards(client, self.collection, self.settings)
@@ -257,15 +258,19 @@ class Store:
     def _create(self, identity: dict[str, Any]) -> None:
         shared = self.tenant is not None
         server = self.location.startswith(("http://", "https://"))
-        schemas = qdrant.indexes(self.settings, tenants=shared)
+        qdrant.indexes(self.settings, tenants=shared)  # refused here, where it is wrong, before anything is made
         self._whole.create_collection(
             self.collection,
             **qdrant.layout(self.dimension, self.settings, server=server, tenants=shared),
             metadata=identity | ({"tenants": True} if shared else {}),
         )
+
+    def _index(self, there: Mapping[str, Any]) -> None:
+        """Payload indexes that are missing: all of them at first, and those of which a killed creation was robbed."""
         if self.location != ":memory:":  # the client's local mode has no indexes, and warns
-            for field, schema in schemas.items():
-                self._whole.create_payload_index(self.collection, field, field_schema=schema)
+            for field, schema in qdrant.indexes(self.settings, tenants=self.tenant is not None).items():
+                if field not in there:
+                    self._whole.create_payload_index(self.collection, field, field_schema=schema)
 
     # ------------------------------------------------------------------ writing
 

@@ -31,6 +31,7 @@ class FakeQdrant:
         self.created: dict[str, models.CreateCollection] = {}
         self.indexed: dict[str, Any] = {}
         self.asked: list[tuple[str, dict[str, list[str]]]] = []  # path, query
+        self.has: dict[str, set[str]] = {}  # indexed fields of each collection
         self.peers = 1
         self.keys: dict[str, list[Any]] = {}  # of each collection's shards
         self.shards_as: dict[Any, str] = {}  # key -> state, where it is not Active
@@ -69,12 +70,15 @@ class FakeQdrant:
                     if (value := getattr(made, field)) is not None:
                         setattr(info.config.params, field, value)
                 info.config.metadata = made.metadata
+                keyword = models.PayloadIndexInfo(data_type=models.PayloadSchemaType.KEYWORD, points=0)
+                info.payload_schema = dict.fromkeys(self.has.get(name, ()), keyword)
                 info.config.optimizer_config.indexing_threshold = self.threshold.get(name, 10_000)
                 return info
             case "PATCH", "":
                 self.update(name, models.UpdateCollection(**body))
                 return True
             case "DELETE", "":
+                self.has.pop(name, None)
                 return local.delete_collection(name)
             case "PUT", "":
                 made = self.created[name] = models.CreateCollection(**body)
@@ -119,6 +123,7 @@ class FakeQdrant:
             case "PUT", "/index":
                 index = models.CreateFieldIndex(**body)
                 self.indexed[index.field_name] = index.field_schema
+                self.has.setdefault(name, set()).add(index.field_name)
                 return DONE
             case "PUT", "/points":
                 points = models.PointsList(**body)

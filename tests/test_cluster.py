@@ -218,6 +218,25 @@ def test_in_a_folder_loading_is_nothing(tmp_path: Path):
         assert store.count() == len(PASSAGES)
 
 
+@pytest.mark.parametrize("place", ["folder", "rest"])
+def test_a_creation_that_was_killed_before_its_indexes_gets_them(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with serving() as (fake, url):
+        location = url if place == "rest" else str(tmp_path)
+        monkeypatch.setattr(Store, "_index", lambda *_: None)
+        with open_store(location, "town", OLD) as store:
+            fill(store)
+        monkeypatch.undo()
+        with open_store(location, "town", OLD) as store:
+            indexed = store.client.get_collection(store.collection).payload_schema
+            assert {"lang", "path", "document", "ordinal", "date"} <= set(indexed)
+            assert sum(store.languages().values()) == len(PASSAGES)
+        before = len(fake.bodies("/index"))
+        open_store(location, "town", OLD).close()
+        assert len(fake.bodies("/index")) == before  # once
+
+
 # ---------------------------------------------------------------------- the next generation
 
 

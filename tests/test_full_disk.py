@@ -30,8 +30,9 @@ from ragkit.store import open_store
 from test_store import passage
 encoder = HashEncoder()
 with open_store(sys.argv[1], "town", encoder) as store:
-    for n in range(100_000):
-        store.upsert([passage(n, f"text {n} " * 200, "en")], encoder.encode_passages([f"text {n}"]))
+    for n in range(0, 100_000, 50):
+        texts = [f"text {m} " * 200 for m in range(n, n + 50)]
+        store.upsert([passage(m, text, "en") for m, text in enumerate(texts, n)], encoder.encode_passages(texts))
 """
 
 
