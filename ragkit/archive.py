@@ -247,7 +247,7 @@ def _manifest(source: Path, tar: tarfile.TarFile) -> Manifest:
 def taken(folder: Path) -> int:
     """Bytes that the files below take on disk, holes not counted."""
     stats = [path.stat() for path in folder.rglob("*") if path.is_file()]
-    return sum(getattr(stat, "st_blocks", stat.st_size / 512) * 512 for stat in stats)  # Windows has no st_blocks
+    return sum(getattr(stat, "st_blocks", -(-stat.st_size // 512)) * 512 for stat in stats)  # Windows has no st_blocks
 
 
 def require_room(folder: Path, wanted: int) -> None:
