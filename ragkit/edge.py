@@ -45,6 +45,7 @@ from ragkit.owner import FolderLock, StoreError, sync_folder, write_json
 ROOM = 64 << 20  # bytes that must be free to write: files are mapped with holes, and a hole that the disk has no
 # block for kills the process (SIGBUS), where a write would have raised an error
 ROOM_TO_DELETE = ROOM // 4  # it goes to the log alone
+ROOM_TO_OPEN = ROOM // 8  # what a killed process left in the log is carried out
 
 
 class EdgeClient:
@@ -61,8 +62,12 @@ class EdgeClient:
         self._open: edge.EdgeShard | None = None
         try:
             if (folder / "collection.json").exists():
+                require_room(folder, ROOM_TO_OPEN)
                 self._open = edge.EdgeShard.load(str(_shard(folder)))
                 _sweep(folder)
+        except StoreError:
+            self.close()
+            raise
         except Exception as error:  # the engine raises plain Exception
             self.close()
             raise StoreError(
