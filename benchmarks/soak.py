@@ -39,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from conftest import SCRIPTS, HashEncoder  # pyright: ignore[reportMissingImports]
 
 from ragkit.backup import backup, restore
-from ragkit.edge import ROOM_TO_OPEN
+from ragkit.edge import ROOM
 from ragkit.ingest import ingest
 from ragkit.limits import Limits
 from ragkit.reindex import open_current, prune, reindex
@@ -325,7 +325,7 @@ class Soak:
                     file.write(bytes(1 << 16))
             try:
                 self.clear_error(*forked(work))
-                if shutil.disk_usage(self.disk).free > 2 * ROOM_TO_OPEN:
+                if shutil.disk_usage(self.disk).free > ROOM + (4 << 20):
                     self.ask("held")  # it can be read
             finally:
                 ballast.unlink()

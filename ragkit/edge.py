@@ -42,10 +42,9 @@ from ragkit.edge_models import (
 )
 from ragkit.owner import FolderLock, StoreError, sync_folder, write_json
 
-ROOM = 64 << 20  # bytes that must be free to write: files are mapped with holes, and a hole that the disk has no
-# block for kills the process (SIGBUS), where a write would have raised an error
-ROOM_TO_DELETE = ROOM // 4  # it goes to the log alone
-ROOM_TO_OPEN = ROOM // 8  # what a killed process left in the log is carried out
+# Bytes that must be free to open and to write: files are mapped with holes, and a hole that the disk has no block for
+# kills the process (SIGBUS), where a write would have raised an error. A tmpfs wants blocks for what is read too.
+ROOM = 64 << 20
 
 
 class EdgeClient:
@@ -62,7 +61,7 @@ class EdgeClient:
         self._open: edge.EdgeShard | None = None
         try:
             if (folder / "collection.json").exists():
-                require_room(folder, ROOM_TO_OPEN)
+                require_room(folder, ROOM)
                 self._open = edge.EdgeShard.load(str(_shard(folder)))
                 _sweep(folder)
         except StoreError:
@@ -182,7 +181,7 @@ class EdgeClient:
         **unsupported: Any,
     ) -> None:
         self._check(collection_name, unsupported)
-        require_room(self.folder, ROOM_TO_DELETE)
+        require_room(self.folder, ROOM)
         if isinstance(points_selector, models.Filter):
             condition = to_filter(points_selector)
             assert condition is not None
