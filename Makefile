@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PORT ?= 7860
 export RAGKIT_STORE ?= .ragkit/store
 
-.PHONY: demo app screenshots test prove check bench clean
+.PHONY: demo app screenshots test prove check bench soak clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	python3 -m venv $(VENV)
@@ -31,7 +31,7 @@ test: $(VENV)/.installed  # three files at a time, in this order: else those of 
 prove: $(VENV)/.installed  # the same tests with full counts: tens of minutes
 	RAGKIT_PROVE=1 $(BIN)/python -m pytest -s tests/test_kill.py tests/test_kill_ingest.py tests/test_sync.py tests/test_distributed.py \
 		tests/test_export.py tests/test_request_plan.py tests/test_checks.py tests/test_synthesise.py tests/test_server.py \
-		tests/test_languages.py tests/test_app.py tests/test_search_load.py
+		tests/test_languages.py tests/test_app.py tests/test_search_load.py tests/test_backup.py tests/test_full_disk.py
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -43,6 +43,9 @@ bench: $(VENV)/.installed  # EMBEDDINGS=rows.npy, (N, D) floats
 	$(BIN)/python benchmarks/store.py --embeddings $(EMBEDDINGS)
 	$(BIN)/python benchmarks/training.py speed
 	$(BIN)/python benchmarks/training.py memory
+
+soak: $(VENV)/.installed  # MINUTES=60; the full disk takes root (a tmpfs), the wrong clock Debian's faketime
+	$(BIN)/python benchmarks/soak.py --minutes $(or $(MINUTES),60)
 
 clean:
 	rm -rf $(VENV) .ragkit

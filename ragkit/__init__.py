@@ -17,8 +17,9 @@ Layers, lower first; each imports only those above it in this list:
     client, dialects, remote     the encoder over HTTP: ours, vLLM, TEI, llama.cpp
     references, faults, runtimes texts with their vectors; what faults make of them; exports in their own programs
     embedding                    TaskEmbedding, the encoder as a LlamaIndex embedding
-    owner, edge                  the embedded engine and its lock
+    owner, archive, edge         the embedded engine, its lock, a backup's file
     filters, tenant, qdrant      what is looked for, whose it is, and how a collection is laid out
+    cluster                      a bulk load without the graph; a shard of its own for a big tenant
     generations                  which of a corpus's collections, one for each encoder it had, is the current one
     nodes, store                 a passage as a LlamaIndex node; one collection per corpus and encoder
     rerank                       a second reading of the hits, by an endpoint or a cross-encoder
@@ -26,6 +27,7 @@ Layers, lower first; each imports only those above it in this list:
     ingest, retrieve, answer     files -> store; dense, sparse, hybrid search; hits -> the sentence that answers
     retriever                    that search as LlamaIndex's retriever
     reindex, live                another embedder for a stored corpus; a retriever exchanged under searches
+    backup                       a corpus as one file, and back
     watch                        changes of files -> store, as they happen
     markers, grounded            hits -> an answer worded by a chat model, its citations checked
     evaluate                     what the deployed store is worth on your own questions
@@ -34,7 +36,8 @@ Layers, lower first; each imports only those above it in this list:
     capacity, search_load        memory, nodes, hours and money of any size; searches as they queue
     forecast                     predictions against measured rows
     plan_report, plan_page       a plan as text, JSON and a page
-    commands, cli, cli_operate, cli_plan  ragkit ingest | search | ask; reindex | evaluate | serve | doctor; plan
+    commands, cli, cli_operate   ragkit ingest | search | ask; reindex | evaluate | serve | doctor
+    cli_keep, cli_plan           ragkit backup | restore | generations | promote; plan
 
 Importing ``ragkit`` loads neither torch nor LlamaIndex: import the module you need.
 """

@@ -6,7 +6,8 @@ QdrantClient's methods and models, so that the store and LlamaIndex's QdrantVect
 over it, over ``QdrantClient(":memory:")`` and over a server.
 
     <folder>/shard/            the engine's files (no pickles: a folder from elsewhere cannot run code)
-    <folder>/collection.json   vectors and metadata; written last, so a folder without it is an unfinished one
+    <folder>/collection.json   vectors and metadata; written last, so a folder without it is an unfinished one. After
+                               a restore it names the shard: its replacement is the moment of the exchange
     <folder>/lock, owner.json  who has it open, see owner.py
 
 Where qdrant-edge has no wheel, importing this module raises ImportError; the store says what to do.
@@ -16,7 +17,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ import qdrant_edge as edge
 from qdrant_client import models
 from qdrant_client.http.models import QueryResponse  # `models` has fastembed's of that name
 
+from ragkit.archive import require_room, taken
 from ragkit.edge_models import (
     from_id,
     from_records,
@@ -36,7 +40,11 @@ from ragkit.edge_models import (
     to_query,
     to_vectors,
 )
-from ragkit.owner import FolderLock, StoreError, write_json
+from ragkit.owner import FolderLock, StoreError, sync_folder, write_json
+
+# Bytes that must be free to open and to write: files are mapped with holes, and a hole that the disk has no block for
+# kills the process (SIGBUS), where a write would have raised an error. A tmpfs wants blocks for what is read too.
+ROOM = 64 << 20
 
 
 class EdgeClient:
@@ -53,11 +61,17 @@ class EdgeClient:
         self._open: edge.EdgeShard | None = None
         try:
             if (folder / "collection.json").exists():
-                self._open = edge.EdgeShard.load(str(folder / "shard"))
+                require_room(folder, ROOM)
+                self._open = edge.EdgeShard.load(str(_shard(folder)))
+                _sweep(folder)
+        except StoreError:
+            self.close()
+            raise
         except Exception as error:  # the engine raises plain Exception
             self.close()
             raise StoreError(
-                f"the engine cannot read {folder}: {error}. Restore the folder, or delete it and ingest again"
+                f"the engine cannot read {folder}: {error}. Restore it from a backup (ragkit restore --replace), "
+                "or delete it and ingest again"
             ) from error
 
     @property
@@ -84,9 +98,11 @@ class EdgeClient:
         self._check(collection_name, unsupported)
         if self._open is not None:
             raise StoreError(f"{self.folder} already holds its collection: delete it first")
+        require_room(self.folder, ROOM)
         sparse = sparse_vectors_config or {}
         config = to_config(vectors_config, sparse, on_disk_payload)
-        shutil.rmtree(self.folder / "shard", ignore_errors=True)  # what a killed creation left
+        for left in self.folder.glob("shard*"):  # by a creation or a restore that was killed
+            shutil.rmtree(left)
         self._open = edge.EdgeShard.create(str(self.folder / "shard"), config)
         params = models.CollectionParams(vectors=vectors_config, sparse_vectors=sparse)
         description = {"params": params.model_dump(mode="json", exclude_none=True), "metadata": metadata or {}}
@@ -103,6 +119,7 @@ class EdgeClient:
             points_count=info.points_count,
             indexed_vectors_count=info.indexed_vectors_count,
             segments_count=info.segments_count,
+            payload_schema=dict(info.payload_schema),
             config=models.CollectionConfig.model_construct(
                 params=models.CollectionParams(**description["params"]), metadata=description["metadata"]
             ),
@@ -110,10 +127,11 @@ class EdgeClient:
 
     def delete_collection(self, collection_name: str) -> bool:
         self._check(collection_name)
+        shard = _shard(self.folder)
         (self.folder / "collection.json").unlink()  # first: what remains is an unfinished folder
         self._shard.close()
         self._open = None
-        shutil.rmtree(self.folder / "shard")
+        shutil.rmtree(shard)
         return True
 
     def create_payload_index(
@@ -137,6 +155,7 @@ class EdgeClient:
         self._check(collection_name, unsupported)
         batch = [edge.Point(p.id, to_vectors(p.vector), p.payload) for p in points]
         if batch:
+            require_room(self.folder, ROOM)
             self._write(edge.UpdateOperation.upsert_points(batch, condition=to_filter(update_filter)))
 
     def upload_points(
@@ -162,6 +181,7 @@ class EdgeClient:
         **unsupported: Any,
     ) -> None:
         self._check(collection_name, unsupported)
+        require_room(self.folder, ROOM)
         if isinstance(points_selector, models.Filter):
             condition = to_filter(points_selector)
             assert condition is not None
@@ -170,7 +190,9 @@ class EdgeClient:
             self._write(edge.UpdateOperation.delete_points(list(points_selector)))
 
     def optimize(self) -> None:
-        """Build what searches large collections fast (HNSW). Blocks every thread for its seconds."""
+        """Build what searches large collections fast (HNSW). Blocks every thread for its seconds. It writes segments
+        anew beside those they replace, so it needs as much room as all of them."""
+        require_room(self.folder, ROOM + taken(_shard(self.folder)))
         self._shard.optimize()
         self._shard.flush()
 
@@ -291,6 +313,18 @@ class EdgeClient:
 
     # ------------------------------------------------------------------ life
 
+    @contextmanager
+    def at_rest(self) -> Iterator[Path]:
+        """The engine's files, to be copied: it is closed for the time of this block, and the lock stays."""
+        self._shard.flush()
+        self._shard.close()
+        self._open = None
+        shard = _shard(self.folder)
+        try:
+            yield shard
+        finally:
+            self._open = edge.EdgeShard.load(str(shard))
+
     def close(self) -> None:
         if self._open is not None:
             self._open.close()
@@ -305,3 +339,59 @@ class EdgeClient:
         given = {name: value for name, value in (unsupported or {}).items() if value is not None}
         if given:
             raise TypeError(f"{given}: the embedded store has no such option; leave it out, or use a Qdrant server")
+
+
+def exchange(folder: Path, description: dict[str, Any], fill: Callable[[Path], None], points: int) -> None:
+    """Put the shard that ``fill`` writes into an empty folder in the place of what ``folder`` holds, if anything.
+
+    The engine must open it and count ``points`` in it first. What was there stays whole, and is what is opened next,
+    until one file's replacement; a process killed before that leaves a folder that the next opening removes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FolderLock(folder)
+    try:
+        _sweep(folder)
+        fresh = folder / f"shard-{uuid.uuid4().hex[:8]}"
+        fresh.mkdir()
+        try:
+            fill(fresh)
+            found = _counted(fresh)
+            if found != points:
+                raise StoreError(f"the engine finds {found} points in what was to be {points}: nothing was exchanged")
+            for path in [*fresh.rglob("*"), fresh]:
+                if path.is_dir():
+                    sync_folder(path)
+            write_json(folder / "collection.json", {**description, "shard": fresh.name})
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
+        _sweep(folder)
+    finally:
+        lock.release()
+        if not (folder / "collection.json").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _counted(shard: Path) -> int:
+    try:
+        opened = edge.EdgeShard.load(str(shard))
+    except Exception as error:  # the engine raises plain Exception
+        raise StoreError(f"the engine cannot read what was restored: {error}; nothing was exchanged") from error
+    try:
+        return opened.count(edge.CountRequest(exact=True))
+    finally:
+        opened.close()
+
+
+def _shard(folder: Path) -> Path:
+    description = json.loads((folder / "collection.json").read_text("utf-8"))
+    return folder / description.get("shard", "shard")
+
+
+def _sweep(folder: Path) -> None:
+    """Remove shards that the collection does not name: a restore was killed, or this one has been replaced."""
+    if (folder / "collection.json").exists():
+        shard = _shard(folder)
+        for left in folder.glob("shard*"):
+            if left != shard:
+                shutil.rmtree(left)

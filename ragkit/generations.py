@@ -1,18 +1,33 @@
 """Which of a corpus's collections is the current one: a pointer that is swapped atomically.
 
 On a server the pointer is Qdrant's alias ``<corpus>``, which other programs can search by too; in a folder of
-the embedded engine it is the file ``<corpus>.json``, which is not needed where there is one generation alone.
+the embedded engine it is the file ``<corpus>.json``, which is not needed where there is one generation alone. The
+others stay, to go back to, until somebody removes them.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from qdrant_client import models
 
-from ragkit.owner import StoreError, write_json
+from ragkit.archive import taken
+from ragkit.owner import FolderLock, StoreError, write_json
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One of a corpus's collections: what it takes."""
+
+    fingerprint: str
+    current: bool
+    whole: bool  # False where its creation was cut off: it cannot be opened
+    passages: int | None = None  # told by a server
+    bytes: int | None = None  # on disk, told of a folder
 
 
 class Generations(Protocol):
@@ -23,6 +38,10 @@ class Generations(Protocol):
     def make_current(self, corpus: str, fingerprint: str) -> None: ...
 
     def metadata(self, corpus: str, fingerprint: str) -> dict[str, Any] | None: ...  # of its collection, if it exists
+
+    def all(self, corpus: str) -> list[Generation]: ...  # the current one first
+
+    def remove(self, corpus: str, fingerprint: str) -> None: ...
 
 
 class Server:
@@ -48,6 +67,18 @@ class Server:
         if not self._client.collection_exists(name):
             return None
         return self._client.get_collection(name).config.metadata or {}
+
+    def all(self, corpus: str) -> list[Generation]:
+        current = self.current(corpus)
+        names = [c.name for c in self._client.get_collections().collections if c.name.startswith(f"{corpus}--")]
+        found = [
+            Generation(fp, fp == current, True, passages=self._client.count(f"{corpus}--{fp}", exact=True).count)
+            for fp in (name.removeprefix(f"{corpus}--") for name in names)
+        ]
+        return _current_first(found)
+
+    def remove(self, corpus: str, fingerprint: str) -> None:
+        self._client.delete_collection(f"{corpus}--{fingerprint}")
 
 
 class Folder:
@@ -77,3 +108,28 @@ class Folder:
         except FileNotFoundError:
             return None
         return json.loads(text)["metadata"]
+
+    def all(self, corpus: str) -> list[Generation]:
+        current = self.current(corpus)
+        found = []
+        for folder in self._root.glob(f"{corpus}--*"):
+            if folder.is_dir():
+                fp, whole = folder.name.removeprefix(f"{corpus}--"), (folder / "collection.json").exists()
+                found.append(Generation(fp, fp == current, whole, bytes=taken(folder)))
+        return _current_first(found)
+
+    def remove(self, corpus: str, fingerprint: str) -> None:
+        """Raises CorpusInUse where a process has it open."""
+        folder = self._root / f"{corpus}--{fingerprint}"
+        lock = FolderLock(folder)
+        try:
+            (folder / "collection.json").unlink(missing_ok=True)  # first: what remains is an unfinished folder
+            for shard in folder.glob("shard*"):
+                shutil.rmtree(shard)
+        finally:
+            lock.release()
+        shutil.rmtree(folder)
+
+
+def _current_first(found: list[Generation]) -> list[Generation]:
+    return sorted(found, key=lambda generation: (not generation.current, generation.fingerprint))

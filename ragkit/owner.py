@@ -43,7 +43,10 @@ class FolderLock:
             ) from error
         command = " ".join([Path(sys.executable).name, *sys.argv[:2]])  # no more: later arguments may be secrets
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(self._owner, {"pid": os.getpid(), "host": socket.gethostname(), "command": command, "since": since})
+        with contextlib.suppress(OSError):  # a full disk: what is there can still be read
+            write_json(
+                self._owner, {"pid": os.getpid(), "host": socket.gethostname(), "command": command, "since": since}
+            )
 
     def _describe_owner(self) -> str:
         try:
@@ -67,3 +70,14 @@ def write_json(path: Path, content: Any) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """What was made, renamed or removed in it stays so through a power cut. Windows knows no such call."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

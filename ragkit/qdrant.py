@@ -41,7 +41,7 @@ def connect(url: str, settings: QdrantSettings) -> QdrantClient:
 def refuse_unsupported(settings: QdrantSettings, place: str) -> None:
     """Raises ValueError for what only a server can do, and for any layout in the client's local mode."""
     fresh = QdrantSettings()
-    only = ["shards", "replicas", "write_consistency", "strict"]
+    only = ["shards", "replicas", "write_consistency", "read_consistency", "tiers", "strict"]
     if place == ":memory:":
         only += ["quantization", "vectors_on_disk", "graph_on_disk", "sparse_on_disk"]
     wrong = [name for name in only if getattr(settings, name) != getattr(fresh, name)]
@@ -55,6 +55,8 @@ def layout(dimension: int, settings: QdrantSettings, *, server: bool, tenants: b
     Where tenants share it, no graph goes across them: one is built within each (``m`` 0, ``payload_m``), as
     Qdrant advises, for every search has a tenant.
     """
+    if settings.tiers and not tenants:
+        raise ValueError("tiers: only where tenants share the corpus: say for whom it is made (tenant=, --tenant)")
     graph = models.HnswConfigDiff(
         m=0 if tenants else settings.m,
         payload_m=settings.m if tenants else None,
@@ -78,7 +80,8 @@ def layout(dimension: int, settings: QdrantSettings, *, server: bool, tenants: b
     }
     if server:
         arguments |= {
-            "shard_number": settings.shards,
+            "shard_number": 1 if settings.tiers else settings.shards,
+            "sharding_method": models.ShardingMethod.CUSTOM if settings.tiers else None,
             "replication_factor": settings.replicas,
             "write_consistency_factor": settings.write_consistency,
             "strict_mode_config": _strict(settings) if settings.strict else None,
@@ -144,6 +147,14 @@ def indexes(settings: QdrantSettings, *, tenants: bool) -> dict[str, Any]:
             raise ValueError(f"index {entry!r}: {field!r} is indexed anyway; leave it out")
         schemas[field] = models.PayloadSchemaType(kind or "keyword")
     return schemas
+
+
+def read_options(settings: QdrantSettings) -> dict[str, Any]:
+    """Options of a search, beside its parameters."""
+    wanted = settings.read_consistency
+    if not wanted:
+        return {}
+    return {"consistency": int(wanted) if wanted.isdecimal() else models.ReadConsistencyType(wanted)}
 
 
 def search_params(settings: QdrantSettings, *, quantized: bool, exact: bool = False) -> models.SearchParams | None:

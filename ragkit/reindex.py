@@ -4,7 +4,7 @@ A new generation is filled beside the current one, which serves on; then the poi
 Every point is copied with its payload and id as they are, whoever's it is, so tenants, metadata and what
 LlamaIndex added come along. A run that was cut off goes on: what is there already is not embedded again.
 Passes repeat until one finds nothing to do, so that what was written meanwhile is not lost. The old
-generation stays until you delete it; :func:`roll_back` makes it current again.
+generation stays until you :func:`prune`; :func:`roll_back` makes it current again.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ragkit import nodes, qdrant
-from ragkit.generations import Folder, Generations, Server
+from ragkit import cluster, nodes, qdrant
+from ragkit.generations import Folder, Generation, Generations, Server
 from ragkit.progress import Bar, shown
 from ragkit.settings import QdrantSettings
 from ragkit.store import CorpusNotFound, Store, StoreError, open_store
@@ -132,10 +132,15 @@ def beside(old: Store, encoder: Encoder, *, progress: bool | Bar = False) -> tup
     with _generations(old.location, old.settings) as generations:
         generations.make_current(old.corpus, old.fingerprint)  # said outright, before there is a second one
     shared = None if old.tenant is None else "-"  # points are copied past the tenants, so any name will do
-    new = open_store(
-        old.location, old.corpus, encoder, tenant=shared, qdrant_settings=old.settings, generation=True
-    )  # fmt: skip
+    settings = old.settings
+    if old.location.startswith(("http://", "https://")):
+        settings = cluster.carried(settings, old.client.get_collection(old.collection))
+    new = open_store(old.location, old.corpus, encoder, tenant=shared, qdrant_settings=settings, generation=True)
     try:
+        if settings.tiers:
+            kept = cluster.tiered(old.client.get_collection(old.collection))
+            promoted = cluster.shard_keys(old.client, old.collection) if kept else []
+            cluster.make_shards(new.client, new.collection, settings, promoted)
         embedded = dropped = 0
         for _ in range(PASSES):
             wrote, gone = _copy(old, new, encoder, progress), _drop_absent(old, new)
@@ -163,6 +168,27 @@ def roll_back(location: str | Path, corpus: str, settings: QdrantSettings | None
             )
         generations.make_current(corpus, previous)
         return previous
+
+
+def generations_of(location: str | Path, corpus: str, settings: QdrantSettings | None = None) -> list[Generation]:
+    """All that there are, the current one first."""
+    with _generations(location, settings or QdrantSettings()) as generations:
+        return generations.all(corpus)
+
+
+def prune(location: str | Path, corpus: str, settings: QdrantSettings | None = None) -> list[Generation]:
+    """Remove every generation but the current one; what was removed. There is no way back to them.
+
+    Raises :class:`CorpusNotFound` where no generation is the current one, and :class:`CorpusInUse` where a process has
+    one of them open: a reindex that is filling it. On a server nobody can tell: let none run meanwhile.
+    """
+    with _generations(location, settings or QdrantSettings()) as generations:
+        current, _ = _current(generations, location, corpus)
+        generations.make_current(corpus, current)  # said outright: it may have been the only whole one
+        others = [one for one in generations.all(corpus) if not one.current]
+        for other in others:
+            generations.remove(corpus, other.fingerprint)
+        return others
 
 
 def _copy(old: Store, new: Store, encoder: Encoder, progress: bool | Bar) -> int:

@@ -38,7 +38,9 @@ class QdrantSettings:
     # laying it out over a cluster
     shards: int | None = None  # parts a collection is cut into; no more nodes than that share it
     replicas: int | None = None  # copies of each shard: disk and writes for surviving a node
-    write_consistency: int | None = None  # replicas that must confirm a write
+    write_consistency: int | None = None  # replicas that must confirm a write: more wait longer, and for each other
+    read_consistency: str = ""  # majority, quorum, all or a number: replicas a search asks and must agree; "" for one
+    tiers: bool = False  # tenants share one shard on one node, big ones are promoted to their own: plan for its size
 
     # disk and memory
     quantization: Quantization = "none"  # scalar: a quarter; turbo: an eighth at 4 bits; binary: a thirty-second
@@ -67,6 +69,12 @@ class QdrantSettings:
             "oversampling": self.oversampling < 1 and "fewer than k cannot be scored again: use 1 or more",
             "write_consistency": (self.write_consistency or 1) > (self.replicas or self.write_consistency or 1)
             and f"there are only {self.replicas} replicas to confirm a write",
+            "read_consistency": self.read_consistency not in ("", "majority", "quorum", "all")
+            and not (self.read_consistency.isdecimal() and int(self.read_consistency) > 0)
+            and "use majority, quorum, all, or how many replicas",
+            "shards": self.tiers
+            and self.shards is not None
+            and "under tiers, the tenants that share have one shard, and each promoted one has one: leave it out",
         }
         for name, advice in wrong.items():
             if advice:

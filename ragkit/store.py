@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import re
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +30,7 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException
 
-from ragkit import filters, nodes, qdrant
+from ragkit import cluster, filters, nodes, qdrant
 from ragkit.generations import Folder, Generations, Server
 from ragkit.owner import CorpusInUse, StoreError
 from ragkit.qdrant import DENSE, PAGE, SPARSE, UPSERT
@@ -124,8 +124,8 @@ def open_store(
         if root is not None:
             client = _embedded(root / name)
         store = Store(client, place, corpus, encoder, tenant=tenant, qdrant_settings=settings, previous=current)
-        if generations and generations.current(corpus) is None:
-            generations.make_current(corpus, encoder.fingerprint)
+        if generations and generations.current(corpus) is None:  # in a folder, a second one leaves it open which is
+            generations.make_current(corpus, current or encoder.fingerprint)
         return store
     except BaseException:
         if client is not None:
@@ -195,7 +195,6 @@ class Store:
         self.dimension = encoder.dimension
         self.collection = f"{corpus}--{encoder.fingerprint}"
         self._whole = client  # everybody's: to open, lay out and close
-        self._client = client if tenant is None else TenantClient(client, tenant)  # for all else
         identity = {
             "corpus": corpus,
             "fingerprint": encoder.fingerprint,
@@ -222,6 +221,16 @@ class Store:
                 else f"corpus {corpus!r} at {location} is not shared by tenants: open it without one, or ingest for "
                 f"{tenant!r} under a new corpus name"
             )
+        self._index(info.payload_schema or {})
+        self._tiered = cluster.tiered(info)
+        if self._tiered:
+            cluster.make_shards(client, self.collection, self.settings)
+        self._client = client if tenant is None else TenantClient(client, tenant, tiered=self._tiered)  # for all else
+        if cluster.LOADING in found:
+            log.warning(
+                "corpus %r has no graph since a bulk load was cut off, so every search compares with all of it: run "
+                "the load again, or leave a block of ragkit.cluster.loading", corpus,
+            )  # fmt: skip
         quantization = qdrant.quantization_of(info)
         if quantization != self.settings.quantization and not made:
             log.warning(
@@ -237,6 +246,11 @@ class Store:
         )
 
     @property
+    def client(self) -> Any:
+        """Everybody's, whoever's part this is: for what is done to the collection as a whole."""
+        return self._whole
+
+    @property
     def namespace(self) -> str:
         """What passage ids are to be made from beside their content: two tenants may have the same file."""
         return self.corpus if self.tenant is None else f"{self.corpus}\0{self.tenant}"
@@ -244,15 +258,19 @@ class Store:
     def _create(self, identity: dict[str, Any]) -> None:
         shared = self.tenant is not None
         server = self.location.startswith(("http://", "https://"))
-        schemas = qdrant.indexes(self.settings, tenants=shared)
+        qdrant.indexes(self.settings, tenants=shared)  # refused here, where it is wrong, before anything is made
         self._whole.create_collection(
             self.collection,
             **qdrant.layout(self.dimension, self.settings, server=server, tenants=shared),
             metadata=identity | ({"tenants": True} if shared else {}),
         )
+
+    def _index(self, there: Mapping[str, Any]) -> None:
+        """Payload indexes that are missing: all of them at first, and those of which a killed creation was robbed."""
         if self.location != ":memory:":  # the client's local mode has no indexes, and warns
-            for field, schema in schemas.items():
-                self._whole.create_payload_index(self.collection, field, field_schema=schema)
+            for field, schema in qdrant.indexes(self.settings, tenants=self.tenant is not None).items():
+                if field not in there:
+                    self._whole.create_payload_index(self.collection, field, field_schema=schema)
 
     # ------------------------------------------------------------------ writing
 
@@ -406,16 +424,24 @@ class Store:
 
     def put(self, records: Sequence[models.Record], embeddings: np.ndarray) -> None:
         """Store points of another generation with ``embeddings`` (N, D) of this one, payloads as they are."""
-        points = []
+        points = {}
         for record, embedding in zip(records, embeddings, strict=True):
             passage = nodes.from_payload(str(record.id), record.payload)
-            points.append(models.PointStruct(id=record.id, vector=_vectors(passage, embedding), payload=record.payload))
-        self._whole.upsert(self.collection, points=points, wait=True)
+            vectors = _vectors(passage, embedding)
+            points[record.id] = models.PointStruct(id=record.id, vector=vectors, payload=record.payload)
+        if not self._tiered:
+            self._whole.upsert(self.collection, points=list(points.values()), wait=True)
+            return
+        for shard, own in cluster.by_shard(records):
+            ours = [points[record.id] for record in own]
+            self._whole.upsert(self.collection, points=ours, shard_key_selector=shard, wait=True)
 
     def drop(self, ids: Sequence[str]) -> None:
         """Remove these points, whoever's."""
         if ids:
-            self._whole.delete(self.collection, points_selector=list(ids), wait=True)
+            keys = cluster.shard_keys(self._whole, self.collection) if self._tiered else None
+            where = {"shard_key_selector": keys} if keys else {}
+            self._whole.delete(self.collection, points_selector=list(ids), wait=True, **where)
 
     def count(self, *, everybody: bool = False) -> int:
         """Passages; ``everybody``: of all tenants."""
@@ -480,7 +506,8 @@ class Store:
             request = {"prefetch": prefetch, "query": models.RrfQuery(rrf=models.Rrf(k=rrf_k, weights=list(weights)))}
 
         def ask(limit: int) -> list[models.ScoredPoint]:
-            return self._client.query_points(self.collection, **request, limit=limit, with_payload=True).points
+            asked = {**request, **qdrant.read_options(self.settings), "limit": limit}
+            return self._client.query_points(self.collection, **asked, with_payload=True).points
 
         top = ask(k) if diversity else _top(ask, k)
         return [Hit(rank, p.score, nodes.from_payload(str(p.id), p.payload)) for rank, p in enumerate(top, start=1)]
@@ -500,7 +527,8 @@ class Store:
         if not legs:
             return np.empty(0, dtype=np.float32)
         [leg] = legs
-        found = self._client.query_points(self.collection, **_alone(leg), limit=k, with_payload=False).points
+        asked = {**_alone(leg), **qdrant.read_options(self.settings), "limit": k}
+        found = self._client.query_points(self.collection, **asked, with_payload=False).points
         return np.array([point.score for point in found], dtype=np.float32)
 
     def _legs(

@@ -4,7 +4,9 @@ Qdrant cannot do it for us: payload claims in its tokens were removed in 1.16, s
 collection may read all of it. :class:`TenantClient` stands between the client and everything that uses it,
 the store and LlamaIndex's QdrantVectorStore alike. It has the methods named here and no others: each puts
 the tenant into what is written, and beside (never into) whatever filter it was given, so that no OR, NOT or
-id of a caller reaches past it. What would read another's points in passing is refused: queries by a point's
+id of a caller reaches past it. Where the collection is tiered (cluster.py), each call is also sent to the tenant's own
+shard, if it has one, else to the one that small tenants share: for speed alone, the filter is what keeps them apart.
+What would read another's points in passing is refused: queries by a point's
 id, look-ups in other collections, and rarity (IDF) counted over everybody's passages.
 """
 
@@ -18,6 +20,7 @@ from qdrant_client import models
 from ragkit.owner import StoreError
 
 TENANT = "tenant"  # the payload field
+FALLBACK = 0  # key of the shard that small tenants share; no tenant is called so, since names are strings
 
 _Part = TypeVar("_Part", models.Prefetch, models.QueryRequest)
 _PASSED = frozenset({"consistency", "ordering", "timeout", "wait"})  # options that name no points
@@ -27,12 +30,13 @@ class TenantClient:
     """``client`` (QdrantClient, or EdgeClient) as ``tenant`` may use it. Raises ValueError for a name that is
     empty, longer than 256 characters, or no valid Unicode."""
 
-    def __init__(self, client: Any, tenant: str) -> None:
+    def __init__(self, client: Any, tenant: str, *, tiered: bool = False) -> None:
         if not 0 < len(tenant) <= 256 or tenant != tenant.encode("utf-8", "replace").decode("utf-8"):
             raise ValueError(f"tenant {tenant[:300]!r}: give a name of 1 to 256 characters of valid Unicode")
         self._client = client
         self.tenant = tenant
         self._ours = models.FieldCondition(key=TENANT, match=models.MatchValue(value=tenant))
+        self._there: dict[str, Any] = {"shard_key_selector": shard_of(tenant)} if tiered else {}
 
     def _within(self, wanted: models.Filter | None) -> models.Filter:
         if wanted is not None and not isinstance(wanted, models.Filter):
@@ -47,13 +51,15 @@ class TenantClient:
         if not ours:
             return None
         taken = models.Filter(must=[_ids([p.id for p in ours])], must_not=[self._ours])
-        if self._client.count(collection_name, count_filter=taken, exact=True).count:
+        if self._client.count(collection_name, count_filter=taken, exact=True).count:  # in all shards
             raise StoreError(
                 f"an id among these {len(ours)} points is taken by another tenant: nothing was written. Make ids from "
                 "the tenant's name too, as ingestion does, or at random"
             )
         # The engine's own condition, for the moment between that look and this write.
-        return self._client.upsert(collection_name, points=ours, update_filter=self._within(None), **_known(options))
+        return self._client.upsert(
+            collection_name, points=ours, update_filter=self._within(None), **self._there, **_known(options)
+        )
 
     def upload_points(
         self, collection_name: str, points: Iterable[models.PointStruct], batch_size: int = 64, **options: Any
@@ -84,11 +90,13 @@ class TenantClient:
                 wanted = models.Filter(must=[_ids(found)])
             case _:
                 wanted = models.Filter(must=[_ids(points_selector)])
-        return self._client.delete(collection_name, points_selector=self._within(wanted), **_known(options))
+        return self._client.delete(
+            collection_name, points_selector=self._within(wanted), **self._there, **_known(options)
+        )
 
     def delete_collection(self, collection_name: str, **options: Any) -> bool:
         """Empties it of this tenant's points: the collection is not one tenant's to delete."""
-        self._client.delete(collection_name, points_selector=self._within(None), **_known(options))
+        self._client.delete(collection_name, points_selector=self._within(None), **self._there, **_known(options))
         return True
 
     # ------------------------------------------------------------------ reading
@@ -126,6 +134,7 @@ class TenantClient:
             offset=offset,
             with_payload=with_payload,
             with_vectors=with_vectors,
+            **self._there,
             **_known(options),
         )
 
@@ -133,7 +142,7 @@ class TenantClient:
         self, collection_name: str, count_filter: models.Filter | None = None, exact: bool = True, **options: Any
     ) -> models.CountResult:
         within = self._within(count_filter)
-        return self._client.count(collection_name, count_filter=within, exact=exact, **_known(options))
+        return self._client.count(collection_name, count_filter=within, exact=exact, **self._there, **_known(options))
 
     def facet(
         self,
@@ -146,7 +155,7 @@ class TenantClient:
     ) -> models.FacetResponse:
         within = self._within(facet_filter)
         return self._client.facet(
-            collection_name, key=key, facet_filter=within, limit=limit, exact=exact, **_known(options)
+            collection_name, key=key, facet_filter=within, limit=limit, exact=exact, **self._there, **_known(options)
         )
 
     def query_points(
@@ -176,15 +185,17 @@ class TenantClient:
             with_payload=with_payload,
             with_vectors=with_vectors,
             score_threshold=score_threshold,
+            **self._there,
             **_known(options),
         )
 
     def query_batch_points(
         self, collection_name: str, requests: Sequence[models.QueryRequest], **options: Any
     ) -> list[Any]:
-        return self._client.query_batch_points(
-            collection_name, requests=[self._guarded(request) for request in requests], **_known(options)
-        )
+        ours = [self._guarded(request) for request in requests]
+        if self._there:
+            ours = [request.model_copy(update={"shard_key": self._there["shard_key_selector"]}) for request in ours]
+        return self._client.query_batch_points(collection_name, requests=ours, **_known(options))
 
     def _guarded(self, part: _Part) -> _Part:
         """A request of a batch, or a leg at any depth, kept within the tenant."""
@@ -225,6 +236,10 @@ class TenantClient:
     def get_collection(self, collection_name: str) -> models.CollectionInfo:
         """Its counts are of the whole collection."""
         return self._client.get_collection(collection_name)
+
+
+def shard_of(tenant: str) -> models.ShardKeyWithFallback:
+    return models.ShardKeyWithFallback(target=tenant, fallback=FALLBACK)
 
 
 def _known(options: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,8 @@ shape the interface documents and mean what they should; it is no server and pro
 
 from __future__ import annotations
 
+import email
+import hashlib
 import json
 import re
 import ssl
@@ -13,6 +15,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from typing import Any
+from urllib.parse import parse_qs
 
 from pydantic import TypeAdapter
 from qdrant_client import QdrantClient, models
@@ -27,6 +30,13 @@ class FakeQdrant:
         self.seen: list[tuple[str, str, Any, dict[str, str]]] = []  # method, path, body, headers
         self.created: dict[str, models.CreateCollection] = {}
         self.indexed: dict[str, Any] = {}
+        self.asked: list[tuple[str, dict[str, list[str]]]] = []  # path, query
+        self.has: dict[str, set[str]] = {}  # indexed fields of each collection
+        self.peers = 1
+        self.keys: dict[str, list[Any]] = {}  # of each collection's shards
+        self.shards_as: dict[Any, str] = {}  # key -> state, where it is not Active
+        self.threshold: dict[str, Any] = {}  # indexing_threshold of each collection
+        self.snapshots: dict[str, dict[str, bytes]] = {}  # of each collection: name -> what it holds
 
     def bodies(self, path: str) -> list[Any]:
         """Of every request so far to a path that ends so."""
@@ -43,6 +53,8 @@ class FakeQdrant:
             return self.local.get_aliases()
         if path == "/collections/aliases":
             return self.local.update_collection_aliases(models.ChangeAliasesOperation(**body).actions)
+        if path == "/cluster":
+            return self.cluster()
         found = re.fullmatch(r"/collections/([^/]+)(/.*)?", path)
         assert found, path
         name, rest = found[1], found[2] or ""
@@ -53,10 +65,20 @@ class FakeQdrant:
             case "GET", "":
                 info = local.get_collection(name)
                 made = self.created[name]
-                vectors: Any = made.vectors
-                info.config.params.vectors = vectors
+                told = {"vectors", "shard_number", "replication_factor", "write_consistency_factor", "sharding_method"}
+                for field in told:
+                    if (value := getattr(made, field)) is not None:
+                        setattr(info.config.params, field, value)
+                info.config.metadata = made.metadata
+                keyword = models.PayloadIndexInfo(data_type=models.PayloadSchemaType.KEYWORD, points=0)
+                info.payload_schema = dict.fromkeys(self.has.get(name, ()), keyword)
+                info.config.optimizer_config.indexing_threshold = self.threshold.get(name, 10_000)
                 return info
+            case "PATCH", "":
+                self.update(name, models.UpdateCollection(**body))
+                return True
             case "DELETE", "":
+                self.has.pop(name, None)
                 return local.delete_collection(name)
             case "PUT", "":
                 made = self.created[name] = models.CreateCollection(**body)
@@ -64,9 +86,44 @@ class FakeQdrant:
                 return local.create_collection(
                     name, vectors_config=made.vectors, sparse_vectors_config=kept, metadata=made.metadata
                 )
+            case "PUT", "/shards":
+                key = models.CreateShardingKey(**body)
+                self.keys.setdefault(name, []).append(key.shard_key)
+                if key.initial_state:
+                    self.shards_as[key.shard_key] = str(key.initial_state)
+                return True
+            case "GET", "/shards":
+                return {"shard_keys": [{"key": key} for key in self.keys.get(name, [])]}
+            case "POST", "/cluster":
+                moved = models.ReplicatePointsOperation(**body).replicate_points
+                self.shards_as.pop(moved.to_shard_key, None)  # the copy is there at once: it is Active
+                return True
+            case "GET", "/cluster":
+                shards = [
+                    {"shard_id": n, "shard_key": key, "points_count": 0, "state": self.shards_as.get(key, "Active")}
+                    for n, key in enumerate(self.keys.get(name, []))
+                ]
+                return {"peer_id": 1, "shard_count": len(shards), "local_shards": shards, "remote_shards": [],
+                        "shard_transfers": []}  # fmt: skip
+            case "POST", "/snapshots":
+                kept = self.snapshots.setdefault(name, {})
+                described = f"{name}-{len(kept)}.snapshot"
+                kept[described] = self.packed(name)
+                return {"name": described, "size": len(kept[described]), "creation_time": "2026-01-01T00:00:00",
+                        "checksum": hashlib.sha256(kept[described]).hexdigest()}  # fmt: skip
+            case "POST", "/snapshots/upload":
+                assert body["checksum"] == [hashlib.sha256(body["file"]).hexdigest()], "checksum mismatch"
+                self.unpack(name, body["file"])
+                return True
+            case "GET", snapshot if snapshot.startswith("/snapshots/"):
+                return self.snapshots[name][snapshot.removeprefix("/snapshots/")]
+            case "DELETE", snapshot if snapshot.startswith("/snapshots/"):
+                del self.snapshots[name][snapshot.removeprefix("/snapshots/")]
+                return True
             case "PUT", "/index":
                 index = models.CreateFieldIndex(**body)
                 self.indexed[index.field_name] = index.field_schema
+                self.has.setdefault(name, set()).add(index.field_name)
                 return DONE
             case "PUT", "/points":
                 points = models.PointsList(**body)
@@ -96,6 +153,41 @@ class FakeQdrant:
             case "POST", "/points/query/batch":
                 return [self.query(name, one) for one in models.QueryRequestBatch(**body).searches]
         raise AssertionError(f"{method} {path} is not recorded")
+
+    def cluster(self) -> Any:
+        if self.peers == 1:
+            return {"status": "disabled"}
+        peers = {str(n): {"uri": f"http://node-{n}:6335"} for n in range(1, self.peers + 1)}
+        raft = {"term": 1, "commit": 1, "pending_operations": 0, "leader": 1, "role": "Leader", "is_voter": True}
+        thread = {"consensus_thread_status": "working", "last_update": "2026-01-01T00:00:00Z"}
+        return {"status": "enabled", "peer_id": 1, "peers": peers, "raft_info": raft,
+                "consensus_thread_status": thread, "message_send_failures": {}}  # fmt: skip
+
+    def update(self, name: str, asked: models.UpdateCollection) -> None:
+        made: Any = self.created[name]
+        for vector, diff in (asked.vectors or {}).items():
+            if diff.hnsw_config:
+                given = diff.hnsw_config.model_dump(exclude_none=True)
+                made.vectors[vector].hnsw_config = made.vectors[vector].hnsw_config.model_copy(update=given)
+        merged = (made.metadata or {}) | (asked.metadata or {})
+        made.metadata = {key: value for key, value in merged.items() if value is not None}
+        if asked.optimizers_config and asked.optimizers_config.indexing_threshold is not None:
+            self.threshold[name] = asked.optimizers_config.indexing_threshold
+
+    def packed(self, name: str) -> bytes:
+        """A snapshot: how it was made, its points."""
+        points, _ = self.local.scroll(name, limit=100_000, with_payload=True, with_vectors=True)
+        made = self.created[name].model_dump(mode="json", exclude_none=True)
+        return json.dumps({"made": made, "points": [point.model_dump(mode="json") for point in points]}).encode()
+
+    def unpack(self, name: str, snapshot: bytes) -> None:
+        content = json.loads(snapshot)
+        if self.local.collection_exists(name):
+            self.local.delete_collection(name)
+        self.answer("PUT", f"/collections/{name}", content["made"])
+        points = [models.PointStruct(id=p["id"], vector=p["vector"], payload=p["payload"]) for p in content["points"]]
+        if points:
+            self.local.upsert(name, points)
 
     def query(self, name: str, ask: models.QueryRequest) -> QueryResponse:
         legs: Any = ask.prefetch
@@ -135,10 +227,17 @@ def serving(certificate: str = "", key: str = "") -> Iterator[tuple[FakeQdrant, 
     class Handler(BaseHTTPRequestHandler):
         def handle_any(self) -> None:
             raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            body = json.loads(raw) if raw else None
-            path = self.path.partition("?")[0]
+            path, _, query = self.path.partition("?")
+            kind = self.headers.get("Content-Type") or ""
+            body: Any
+            if kind.startswith("multipart/"):
+                [part] = email.message_from_bytes(f"Content-Type: {kind}\r\n\r\n".encode() + raw).get_payload()
+                body = parse_qs(query) | {"file": part.get_payload(decode=True)}  # type: ignore[union-attr]
+            else:
+                body = json.loads(raw) if raw else None
             with lock:
                 fake.seen.append((self.command, path, body, dict(self.headers)))
+                fake.asked.append((path, parse_qs(query)))
                 try:
                     result = fake.answer(self.command, path, body)
                     status, reply = (
@@ -147,14 +246,15 @@ def serving(certificate: str = "", key: str = "") -> Iterator[tuple[FakeQdrant, 
                     )
                 except Exception as error:
                     status, reply = 400, {"status": {"error": f"{type(error).__name__}: {error}"}, "time": 0}
-            sent = json.dumps(reply).encode()
+            snapshot = isinstance(reply, dict) and isinstance(reply.get("result"), bytes)
+            sent = reply["result"] if snapshot else json.dumps(reply).encode()  # type: ignore[index]
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", "application/octet-stream" if snapshot else "application/json")
             self.send_header("Content-Length", str(len(sent)))
             self.end_headers()
             self.wfile.write(sent)
 
-        do_GET = do_PUT = do_POST = do_DELETE = handle_any
+        do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = handle_any
 
         def log_message(self, format: str, *args: Any) -> None: ...
 

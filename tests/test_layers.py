@@ -45,17 +45,18 @@ LAYERS = [
         "machine",
         "files",
         "markup",
+        "archive",
     },
     {"plan_page", "split", "office", "nodes", "edge_models", "filters", "tenant", "rerank", "guard"},
     {"readers", "lora"},
     {"layout", "parsing"},
     {"encoder", "edge", "qdrant", "generations"},
-    {"remote", "faults", "runtimes"},
+    {"remote", "faults", "runtimes", "cluster"},
     {"embedding", "store"},
     {"ingest", "retrieve", "answer", "reindex", "server"},
-    {"evaluate", "live", "grounded", "doctor", "watch", "retriever"},
+    {"evaluate", "live", "grounded", "doctor", "watch", "retriever", "backup"},
     {"commands"},
-    {"cli_operate", "cli_plan"},
+    {"cli_operate", "cli_plan", "cli_keep"},
     {"cli"},
 ]
 
@@ -103,7 +104,7 @@ def test_heavy_libraries_have_their_homes(path: Path):
     assert not uses(path, "transformers") or path.stem in {"encoder", "forward", "mini"}
     assert not uses(path, "llama_index") or path.stem in {"embedding", "nodes", "retriever"}
     assert not uses(path, "qdrant_client") or path.stem in {
-        "generations",
+        "generations", "cluster",
         "store", "edge", "edge_models", "filters", "qdrant", "tenant"
     }  # fmt: skip
     assert not uses(path, "fastapi") or path.stem == "server"
@@ -159,7 +160,7 @@ def test_the_app_s_numbers_and_drawings_know_no_page():
 
 def test_the_command_lines_start_light():
     for path in (
-        *(ROOT / "ragkit" / f"{name}.py" for name in ("cli", "cli_operate", "cli_plan", "commands")),
+        *(ROOT / "ragkit" / f"{name}.py" for name in ("cli", "cli_operate", "cli_plan", "cli_keep", "commands")),
         ROOT / "trainer" / "cli.py",
         ROOT / "trainer" / "synthesise_cli.py",
         ROOT / "trainer" / "evaluate_cli.py",
@@ -173,6 +174,7 @@ def test_the_command_lines_start_light():
             "ragkit.encoder",
             "ragkit.store",
             "ragkit.reindex",
+            "ragkit.backup",
             "ragkit.server",
             "ragkit.doctor",
             "fastapi",
