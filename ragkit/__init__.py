@@ -9,7 +9,9 @@ Layers, lower first; each imports only those above it in this list:
     endpoint, pace, llm          chat with a model behind any OpenAI-compatible or Azure endpoint
     split                        text -> sentences -> passages
     files, markup, office        what lies below a root; HTML, PDF, docx, pptx, epub -> text, pages, headings
+    records, tables              a record -> a document; rows of parquet and arrow
     readers, layout, parsing     a reader per suffix; docling in their place; the child process they run in
+    documents                    files -> documents -> passages, with the ids that every command gives them
     mini, context, encoder       the packaged model; RoPE and window; texts -> embeddings: BOS ... EOS, pooling (torch)
     client, dialects, remote     the encoder over HTTP: ours, vLLM, TEI, llama.cpp
     references, faults, runtimes texts with their vectors; what faults make of them; exports in their own programs

@@ -36,7 +36,7 @@ from ragkit.owner import CorpusInUse, StoreError
 from ragkit.qdrant import DENSE, PAGE, SPARSE, UPSERT
 from ragkit.settings import QdrantSettings
 from ragkit.sparse import SCHEME, SparseVector, sparse_passage, well_formed
-from ragkit.tenant import TenantClient
+from ragkit.tenant import TenantClient, namespace
 from ragkit.types import UNDETERMINED, Hit, Passage, Where, moment
 
 if TYPE_CHECKING:
@@ -238,8 +238,7 @@ class Store:
 
     @property
     def namespace(self) -> str:
-        """What passage ids are to be made from beside their content: two tenants may have the same file."""
-        return self.corpus if self.tenant is None else f"{self.corpus}\0{self.tenant}"
+        return namespace(self.corpus, self.tenant)
 
     def _create(self, identity: dict[str, Any]) -> None:
         shared = self.tenant is not None
