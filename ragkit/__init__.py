@@ -18,18 +18,22 @@ Layers, lower first; each imports only those above it in this list:
     embedding                    TaskEmbedding, the encoder as a LlamaIndex embedding
     owner, edge                  the embedded engine and its lock
     filters, tenant, qdrant      what is looked for, whose it is, and how a collection is laid out
+    graph                        a server's HNSW graph, put off while much is written
     generations                  which of a corpus's collections, one for each encoder it had, is the current one
     nodes, store                 a passage as a LlamaIndex node; one collection per corpus and encoder
     rerank                       a second reading of the hits, by an endpoint or a cross-encoder
     keys                         a set too large for memory
     ingest, retrieve, answer     files -> store; dense, sparse, hybrid search; hits -> the sentence that answers
     reindex, live                another embedder for a stored corpus; a retriever exchanged under searches
+    shards, bulk, bulk_ray       a folder of embedded passages; made here; made by a Ray cluster
+    load                         that folder -> store, verified
     watch                        changes of files -> store, as they happen
     markers, grounded            hits -> an answer worded by a chat model, its citations checked
     evaluate                     what the deployed store is worth on your own questions
     wire, batching, guard, server  OpenAI's /v1/embeddings with role and task: a request's meaning, queue, gate
     machine, doctor              versions, disk, memory; a server's or export's vectors against the model's
     commands, cli, cli_operate   ragkit ingest | search | ask; reindex | evaluate | serve | doctor
+    cli_bulk                     ragkit embed | load
 
 Importing ``ragkit`` loads neither torch nor LlamaIndex: import the module you need.
 """

@@ -213,7 +213,7 @@ def _grounded(query: str, hits: list[Hit], name: str, encoder: Encoder, *, quiet
         raise RuntimeError(f"{error} (--extractive answers without a model)") from error
 
 
-from ragkit import cli_operate  # noqa: E402, F401  (here, so that help lists its commands last)
+from ragkit import cli_bulk, cli_operate  # noqa: E402, F401  (here, so that help lists their commands last)
 
 for command in entry_points(group="ragkit.commands"):  # of other packages: `ragkit app` is one
     app.command(command.name)(command.load())

@@ -19,6 +19,7 @@ import logging
 import re
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +31,7 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException
 
-from ragkit import filters, nodes, qdrant
+from ragkit import filters, graph, nodes, qdrant
 from ragkit.generations import Folder, Generations, Server
 from ragkit.owner import CorpusInUse, StoreError
 from ragkit.qdrant import DENSE, PAGE, SPARSE, UPSERT
@@ -314,6 +315,18 @@ class Store:
         found = {str(record.id): nodes.from_payload(str(record.id), record.payload) for record in records}
         return [found[i] for i in map(_checked_id, ids) if i in found]
 
+    def hashes(self, ids: Sequence[str]) -> dict[str, str]:
+        """``document_hash`` of those of these passages that are stored."""
+        found = self._client.retrieve(self.collection, ids=list(ids), with_payload=["document_hash"])
+        return {str(record.id): (record.payload or {}).get("document_hash") or "" for record in found}
+
+    def embeddings(self, ids: Sequence[str]) -> dict[str, np.ndarray]:
+        """(D,) of each of these passages that is stored; of length one, as the engine keeps them for cosines."""
+        found: list[Any] = self._client.retrieve(
+            self.collection, ids=list(ids), with_payload=False, with_vectors=[DENSE]
+        )
+        return {str(record.id): np.array(record.vector[DENSE], dtype=np.float32) for record in found}
+
     def neighbours(self, passage: Passage, window: int) -> list[Passage]:
         """``passage`` and the ``window`` passages of its document before and after it, in their order."""
         near = models.Range(gte=passage.ordinal - window, lte=passage.ordinal + window)
@@ -536,6 +549,17 @@ class Store:
         """Embedded: build the HNSW index (blocks for its seconds). A server does that by itself."""
         if hasattr(self._whole, "optimize"):
             self._whole.optimize()
+
+    @contextmanager
+    def unindexed(self, *, keep: bool) -> Iterator[None]:
+        """Much will be written: no HNSW graph is built before this ends, and then all at once; ``keep`` leaves one that
+        is there. The embedded engine builds none by itself, see :meth:`optimize`."""
+        if self.location.startswith(("http://", "https://")):
+            shared = self.tenant is not None
+            with graph.put_off(self._whole, self.collection, self.settings, tenants=shared, keep=keep):
+                yield
+        else:
+            yield
 
     def close(self) -> None:
         self._whole.close()

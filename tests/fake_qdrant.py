@@ -52,10 +52,17 @@ class FakeQdrant:
                 return {"exists": local.collection_exists(name)}
             case "GET", "":
                 info = local.get_collection(name)
-                made = self.created[name]
-                vectors: Any = made.vectors
+                vectors: Any = self.created[name].vectors
                 info.config.params.vectors = vectors
                 return info
+            case "PATCH", "":
+                asked = models.UpdateCollection(**body)
+                for vector, change in (asked.vectors_config or {}).items():
+                    made: Any = self.created[name].vectors
+                    made[vector].hnsw_config = made[vector].hnsw_config.model_copy(
+                        update=change.hnsw_config.model_dump(exclude_none=True)
+                    )
+                return True
             case "DELETE", "":
                 return local.delete_collection(name)
             case "PUT", "":
@@ -154,7 +161,7 @@ def serving(certificate: str = "", key: str = "") -> Iterator[tuple[FakeQdrant, 
             self.end_headers()
             self.wfile.write(sent)
 
-        do_GET = do_PUT = do_POST = do_DELETE = handle_any
+        do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = handle_any
 
         def log_message(self, format: str, *args: Any) -> None: ...
 

@@ -37,13 +37,14 @@ LAYERS = [
     {"readers"},
     {"layout", "parsing"},
     {"documents"},
-    {"encoder", "edge", "qdrant", "generations"},
+    {"encoder", "edge", "qdrant", "generations", "shards"},
+    {"graph"},
     {"remote", "faults", "runtimes"},
     {"embedding", "store"},
-    {"ingest", "retrieve", "answer", "reindex", "server"},
-    {"evaluate", "live", "grounded", "doctor", "watch"},
+    {"ingest", "retrieve", "answer", "reindex", "server", "bulk"},
+    {"evaluate", "live", "grounded", "doctor", "watch", "bulk_ray", "load"},
     {"commands"},
-    {"cli_operate"},
+    {"cli_operate", "cli_bulk"},
     {"cli"},
 ]
 
@@ -91,13 +92,15 @@ def test_heavy_libraries_have_their_homes(path: Path):
     assert not uses(path, "transformers") or path.stem in {"encoder", "mini"}
     assert not uses(path, "llama_index") or path.stem in {"embedding", "nodes", "retrieve"}
     assert not uses(path, "qdrant_client") or path.stem in {
-        "generations",
+        "generations", "graph",
         "store", "edge", "edge_models", "filters", "qdrant", "tenant"
     }  # fmt: skip
     assert not uses(path, "fastapi") or path.stem == "server"
     assert not uses(path, "prometheus_client") or path.stem in {"server", "guard"}
     assert not uses(path, "qdrant_edge") or path.stem in {"edge", "edge_models", "sparse"}
     assert not uses(path, "openai") or path.stem == "llm"
+    assert not uses(path, "pyarrow") or path.stem in {"shards", "tables"}
+    assert not uses(path, "ray") or path.stem == "bulk_ray"
 
 
 @pytest.mark.parametrize("path", TRAINER, ids=lambda p: p.stem)
@@ -133,7 +136,7 @@ def test_the_app_s_numbers_and_drawings_know_no_page():
 
 def test_the_command_lines_start_light():
     for path in (
-        *(ROOT / "ragkit" / f"{name}.py" for name in ("cli", "cli_operate", "commands")),
+        *(ROOT / "ragkit" / f"{name}.py" for name in ("cli", "cli_operate", "cli_bulk", "commands")),
         ROOT / "trainer" / "cli.py",
         ROOT / "trainer" / "synthesise_cli.py",
         ROOT / "trainer" / "evaluate_cli.py",
@@ -149,6 +152,10 @@ def test_the_command_lines_start_light():
             "ragkit.reindex",
             "ragkit.server",
             "ragkit.doctor",
+            "ragkit.bulk",
+            "ragkit.load",
+            "ray",
+            "pyarrow",
             "fastapi",
             "trainer.train",
             "trainer.synthesise",
