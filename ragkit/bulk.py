@@ -98,11 +98,10 @@ def embed(
         raise ShardError(f"another run writes into {target}: wait for it, or give another --out") from error
     try:
         held = Model(load)
-        wanted = _Wanted(
+        manifest, skipped = _Wanted(  # bound to no name: it would keep the encoder from being let go
             target, roots, held.encoder, corpus, tenant, model, passage_tokens, shard_passages,
             limits or Limits(), dict(readers),
-        )  # fmt: skip
-        manifest, skipped = wanted.plan(progress)
+        ).plan(progress)  # fmt: skip
         folder = Folder(target, manifest)
         folder.clear()
         todo = folder.missing()
@@ -116,6 +115,7 @@ def embed(
                 f"{len(lost)} of {len(manifest.shards)} shards are not in {target} although their workers are done: "
                 "do all of them see this folder under this name? Run this again for the rest"
             )
+        folder.clear()
         folder.drop_plan()
         return EmbedReport(
             manifest.documents, manifest.passages, len(manifest.shards), rows, skipped, manifest.fingerprint

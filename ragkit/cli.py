@@ -64,7 +64,7 @@ def ingest(
     model: Model = "",
     as_json: AsJson = False,
 ) -> None:
-    """Bring a corpus up to date with files and folders: txt, md, html, pdf, docx, pptx, epub, csv, jsonl."""
+    """Bring a corpus up to date with files and folders: txt, md, html, pdf, docx, pptx, epub, csv, jsonl, parquet."""
     settings = read_settings()
     with opened_store(corpus, store, model, tenant, create=True) as (opened, encoder):
         from ragkit.layout import readers_of
