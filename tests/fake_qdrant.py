@@ -57,7 +57,7 @@ class FakeQdrant:
                 return info
             case "PATCH", "":
                 asked = models.UpdateCollection(**body)
-                for vector, change in (asked.vectors_config or {}).items():
+                for vector, change in (asked.vectors or {}).items():
                     made: Any = self.created[name].vectors
                     made[vector].hnsw_config = made[vector].hnsw_config.model_copy(
                         update=change.hnsw_config.model_dump(exclude_none=True)
