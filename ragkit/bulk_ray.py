@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -98,7 +99,7 @@ def pool(
 @contextmanager
 def _connected(address: str) -> Iterator[None]:
     """Joined to a cluster, or in one of our own; left as it was, where the caller has a Ray already."""
-    if not address:
+    if not address and "ray" not in sys.modules:
         os.environ.update(_alone())
     try:
         import ray
@@ -134,8 +135,15 @@ def _alone() -> dict[str, str]:
 
 
 def start_alone(**options: Any) -> None:
-    """A Ray of this machine's, for this process; ``options`` are those of ``ray.init``."""
-    os.environ.update(_alone())
+    """A Ray of this machine's, for this process; ``options`` are those of ``ray.init``. Raises ShardError where Ray was
+    imported before, and so without what keeps it to itself."""
+    if "ray" not in sys.modules:
+        os.environ.update(_alone())
+    elif any(os.environ.get(name) != value for name, value in _alone().items()):
+        raise ShardError(
+            "Ray was imported before it could be told to keep to loopback: let ragkit import it, or start or join a "
+            "cluster first (ray.init), which is then used"
+        )
     import ray
 
     ray.init(
