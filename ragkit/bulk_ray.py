@@ -11,6 +11,7 @@ dashboard and without usage statistics. Ray trusts whoever holds its token with 
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import sys
@@ -114,6 +115,8 @@ def _connected(address: str) -> Iterator[None]:
     context = DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False  # the caller has a bar
     context.max_consecutive_actor_init_deaths = DEATHS
+    context.raise_original_map_exception = True  # else what a worker said stands in its traceback alone
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the caller has a bar, and gets the exception
     try:
         yield
     finally:
