@@ -58,7 +58,8 @@ class Failing(HashEncoder):
 def cluster() -> Iterator[RayEngine]:
     path = os.environ.get("PYTHONPATH", "")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS.parent), str(TESTS), *filter(None, [path])])
-    os.environ["RAY_worker_niceness"] = "0"  # else workers wait behind everything else that a busy machine does
+    # else workers wait behind everything else that a busy machine does
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (as Ray spells it)
     start_alone(num_cpus=2)
     yield RayEngine(workers=2)
     import ray  # not before: it reads how to start at its import
