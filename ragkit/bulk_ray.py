@@ -48,6 +48,7 @@ class RayEngine:
         with _connected(self.address):
             import ray
             from ray.data import ActorPoolStrategy, from_items
+            from ray.exceptions import RayError
 
             size, needs = pool(ray.cluster_resources(), self.workers, self.worker_cores, len(todo))
             shards = from_items([{"shard": n} for n in todo], override_num_blocks=len(todo))
@@ -62,7 +63,7 @@ class RayEngine:
             try:
                 for row in done.iter_rows():
                     bar.update(int(row["passages"]))
-            except ray.exceptions.RayError as error:
+            except RayError as error:
                 raise ShardError(f"{_cause(error)}. What is embedded is kept: run this again for the rest") from error
 
 
@@ -88,7 +89,7 @@ class Worker:
 
 def pool(
     resources: dict[str, float], workers: int | None, worker_cores: int, shards: int
-) -> tuple[int, dict[str, float]]:
+) -> tuple[int, dict[str, Any]]:
     """How many workers, and what each needs, in Ray's terms."""
     gpus, cores = int(resources.get("GPU", 0)), max(1, int(resources.get("CPU", 1)))
     if gpus:
@@ -109,7 +110,7 @@ def _connected(address: str) -> Iterator[None]:
         raise ImportError(f"the engine 'ray' is not installed ({error}): pip install 'ragkit[ray]'") from error
     ours = not ray.is_initialized()
     if ours and address:
-        ray.init(address=address, log_to_driver=False, logging_level="warning")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     elif ours:
         start_alone()
     context = DataContext.get_current()
@@ -150,15 +151,15 @@ def start_alone(**options: Any) -> None:
     import ray
 
     ray.init(
-        address="local", include_dashboard=False, log_to_driver=False, logging_level="warning",
+        address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING,
         object_store_memory=_STORE, **options,
     )  # fmt: skip
 
 
 def _cause(error: BaseException) -> str:
     """What a worker said, without Ray's account of how it reached us."""
-    cause = getattr(error, "cause", None) or error.__cause__
-    while cause is not None and hasattr(cause, "cause") and cause.cause is not None:
+    cause: Any = getattr(error, "cause", None) or error.__cause__
+    while getattr(cause, "cause", None) is not None:
         cause = cause.cause
     told = str(cause or error).strip()
     return f"a worker failed: {type(cause or error).__name__}: {told.splitlines()[-1] if told else ''}".rstrip(": .")
