@@ -11,7 +11,9 @@ Layers, lower first; each imports only those above it in this list:
     endpoint, pace, llm          chat with a model behind any OpenAI-compatible or Azure endpoint
     split                        text -> sentences -> passages
     files, markup, office        what lies below a root; HTML, PDF, docx, pptx, epub -> text, pages, headings
+    records, tables              a record -> a document; rows of parquet and arrow
     readers, layout, parsing     a reader per suffix; docling in their place; the child process they run in
+    documents                    files -> documents -> passages, with the ids that every command gives them
     mini, context, lora          the packaged model; RoPE and window; an adapter merged into its base
     forward, int8, encoder       token rows -> embeddings, in one pass; in 8 bits; texts -> token rows (torch)
     client, dialects, remote     the encoder over HTTP: ours, vLLM, TEI, llama.cpp
@@ -28,6 +30,8 @@ Layers, lower first; each imports only those above it in this list:
     retriever                    that search as LlamaIndex's retriever
     reindex, live                another embedder for a stored corpus; a retriever exchanged under searches
     backup                       a corpus as one file, and back
+    shards, bulk, bulk_ray       a folder of embedded passages; made here; made by a Ray cluster
+    load                         that folder -> store, verified
     watch                        changes of files -> store, as they happen
     markers, grounded            hits -> an answer worded by a chat model, its citations checked
     evaluate                     what the deployed store is worth on your own questions
@@ -37,7 +41,7 @@ Layers, lower first; each imports only those above it in this list:
     forecast                     predictions against measured rows
     plan_report, plan_page       a plan as text, JSON and a page
     commands, cli, cli_operate   ragkit ingest | search | ask; reindex | evaluate | serve | doctor
-    cli_keep, cli_plan           ragkit backup | restore | generations | promote; plan
+    cli_keep, cli_plan, cli_bulk  ragkit backup | restore | generations | promote; plan; embed | load
 
 Importing ``ragkit`` loads neither torch nor LlamaIndex: import the module you need.
 """

@@ -63,7 +63,7 @@ def ingest(
     model: Model = "",
     as_json: AsJson = False,
 ) -> None:
-    """Bring a corpus up to date with files and folders: txt, md, html, pdf, docx, pptx, epub, csv, jsonl."""
+    """Bring a corpus up to date with files and folders: txt, md, html, pdf, docx, pptx, epub, csv, jsonl, parquet."""
     settings = read_settings()
     with opened_store(corpus, store, model, tenant, create=True) as (opened, encoder):
         from ragkit.layout import readers_of
@@ -217,7 +217,7 @@ def _grounded(query: str, hits: list[Hit], name: str, encoder: Encoder, *, quiet
         raise RuntimeError(f"{error} (--extractive answers without a model)") from error
 
 
-from ragkit import cli_keep, cli_operate, cli_plan  # noqa: E402, F401  (here, so that help lists their commands last)
+from ragkit import cli_bulk, cli_keep, cli_operate, cli_plan  # noqa: E402, F401  (here, so that help lists their commands last)
 
 for command in entry_points(group="ragkit.commands"):  # of other packages: `ragkit app` is one
     app.command(command.name)(command.load())

@@ -14,31 +14,23 @@ never a list of all: the keys of those that were seen lie in a temporary file (k
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import uuid
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ragkit.documents import IngestError, Reading, check_passage_tokens, check_roots, document_hash, split_document
 from ragkit.files import EmptyFolder, Skipped, clean, find_files
 from ragkit.keys import Keys
-from ragkit.language import detect_language, normalise_language
 from ragkit.limits import Limits
 from ragkit.parsing import Parser
 from ragkit.progress import Bar, shown
 from ragkit.readers import READERS, Reader
-from ragkit.split import SPLIT_VERSION, split_passages
-from ragkit.types import Document, Mark, Passage
+from ragkit.types import Document, Passage
 
 if TYPE_CHECKING:
     from ragkit.encoder import Encoder
     from ragkit.store import Store
-
-NAMESPACE = uuid.UUID("3c2f6c1e-8f43-5d5b-9a55-0f6b6d7a5b21")  # of passage ids: a new value re-embeds every corpus
 
 _TOGETHER = 4_000_000  # characters of documents that are looked up together: bounds what is held at once
 _STALE = 1000  # ids that may wait to be deleted
@@ -46,10 +38,6 @@ _STALE = 1000  # ids that may wait to be deleted
 # few pads and a crash still costs one batch. Of 1,720 passages of manuals, in batches of 64, pads were 3.4 % at 1,
 # 1.4 % at 4 and 0.7 % at 16.
 _SORTED = 4
-
-
-class IngestError(ValueError):
-    """The request itself is wrong: nothing was read and nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +94,7 @@ class Sync:
     allow_empty: bool
 
     def __post_init__(self) -> None:
-        longest = self.encoder.max_length - 2
-        if not 1 <= self.passage_tokens <= longest:
-            raise IngestError(
-                f"passage_tokens is {self.passage_tokens}, but the encoder reads 1 to {longest} tokens of a passage "
-                f"(max_length {self.encoder.max_length} less BOS and EOS): choose a number in between"
-            )
+        check_passage_tokens(self.passage_tokens, self.encoder)
 
     def __call__(self, targets: Sequence[tuple[Path, Path]], bar: Bar | None = None) -> IngestReport:
         run = _Run(self.store, self.encoder, self.passage_tokens, self.batch)
@@ -125,9 +108,9 @@ class Sync:
         return IngestReport(run.added, run.changed, run.unchanged, run.removed, tuple(run.skipped), run.passages, cut)
 
     def _bring(self, run: _Run, parser: Parser, root: Path, below: Path, bar: Bar | None) -> None:
-        unread = set[str]()
         with Keys() as present, Keys() as gone:
-            read = _group(self._read(run, parser, root, below, present, unread), self.batch)
+            reading = Reading(parser, self.readers, present, self._emptied, run.skipped)
+            read = _group(reading.below(root, below), self.batch)
             for documents in read:
                 stored = _stored(self.store, documents)
                 for document in documents:
@@ -137,39 +120,10 @@ class Sync:
                         bar.set_postfix(passages=run.passages, skipped=len(run.skipped), refresh=False)
             run.flush()
             for state in self.store.states(clean(below.as_posix())):
-                if (state.path, state.document) not in present and not _below(state.path, unread):
+                if (state.path, state.document) not in present and not _below(state.path, reading.unread):
                     run.removed += gone.add((state.path, state.document))
                     run.drop([state.id])
             run.flush()
-
-    def _read(
-        self, run: _Run, parser: Parser, root: Path, below: Path, present: Keys, unread: set[str]
-    ) -> Iterator[Document]:
-        """The documents to be stored; what is skipped goes into the run, what could not be read into ``unread``."""
-        for entry in find_files(below, self.readers, root) if os.path.lexists(below) else ():
-            if isinstance(entry, EmptyFolder):
-                entry = self._emptied(entry)
-                if entry is None:
-                    continue
-            if isinstance(entry, Skipped):
-                run.skipped.append(entry)
-                unread.add(entry.path)
-                continue
-            items = 0
-            for item in _documents(parser, self.readers[entry.suffix.lower()], entry, root):
-                items += 1
-                if isinstance(item, Skipped):
-                    run.skipped.append(item)
-                    unread.add(item.path)
-                elif not present.add((item.path, item.id)):
-                    run.skipped.append(Skipped(item.path, f"document {item.id!r} again: the first one counts"))
-                elif not item.text.strip():
-                    run.skipped.append(Skipped(item.path, f"document {item.id!r} has no text"))
-                    present.discard((item.path, item.id))
-                else:
-                    yield item
-            if not items:
-                run.skipped.append(Skipped(clean(entry.as_posix()), "no documents in it"))
 
     def _emptied(self, folder: EmptyFolder) -> Skipped | None:
         if self.allow_empty or next(self.store.states(folder.path), None) is None:
@@ -209,13 +163,13 @@ class _Run:
     _stale: list[str] = field(default_factory=list)  # ids to delete once all that wait are stored
 
     def put(self, document: Document, states: _States) -> None:
-        digest = _document_hash(document, self.passage_tokens)
+        digest = document_hash(document, self.passage_tokens)
         same = states.get(digest, {})
         if same and len(same) == next(iter(same.values())):  # complete
             self.unchanged += 1
             self.drop([id for other, ids in states.items() if other != digest for id in ids if id not in same])
             return
-        passages = _passages(document, digest, self.store.namespace, self.encoder, self.passage_tokens)
+        passages = split_document(document, digest, self.store.namespace, self.encoder, self.passage_tokens)
         if states.keys() - {digest}:
             self.changed += 1
         else:
@@ -252,57 +206,6 @@ class _Run:
             self.passages += len(part)
 
 
-def _passages(document: Document, digest: str, namespace: str, encoder: Encoder, max_tokens: int) -> list[Passage]:
-    texts = split_passages(document.text, document.lang, encoder.count_tokens, max_tokens)
-    places = _places(document, texts)
-    return [
-        Passage(
-            id=str(
-                uuid.uuid5(NAMESPACE, "\0".join((namespace, document.path, document.id, str(ordinal), _sha256(text))))
-            ),
-            text=text,
-            lang=document.lang,
-            document=document.id,
-            path=document.path,
-            ordinal=ordinal,
-            document_hash=digest,
-            document_passages=len(texts),
-            title=document.title,
-            date=document.date,
-            metadata=document.metadata,
-            page=place.page,
-            heading=place.heading,
-        )
-        for ordinal, (text, place) in enumerate(zip(texts, places, strict=True))
-    ]
-
-
-def _places(document: Document, texts: Sequence[str]) -> Iterator[Mark]:
-    """The mark at which each passage begins. Passages are slices of the text in order, with nothing but white
-    space between them, so each is found at its own place."""
-    starts = [mark.start for mark in document.marks]
-    end = 0
-    for text in texts:
-        start = document.text.index(text, end)
-        end = start + len(text)
-        at = bisect_right(starts, start)
-        yield document.marks[at - 1] if at else Mark(0)
-
-
-def _document_hash(document: Document, passage_tokens: int) -> str:
-    """Everything that a passage's text or payload depends on: a change of any means embedding anew."""
-    facts: list[object] = [SPLIT_VERSION, passage_tokens, document.lang, document.title, document.text]
-    if document.marks:
-        facts.append([astuple(mark) for mark in document.marks])
-    if document.date or document.metadata:
-        facts += [document.date, sorted(document.metadata.items())]
-    return _sha256(json.dumps(facts))
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
-
-
 def _group(documents: Iterator[Document], most: int) -> Iterator[list[Document]]:
     """Documents to look up together: ``most`` of them, or fewer where they are long."""
     for first in documents:
@@ -319,34 +222,6 @@ def _stored(store: Store, documents: Sequence[Document]) -> dict[_Key, _States]:
         ids = stored.setdefault((state.path, state.document), {}).setdefault(state.document_hash, {})
         ids[state.id] = state.document_passages
     return stored
-
-
-def check_roots(paths: Sequence[str | Path]) -> list[Path]:
-    """Absolute roots, sorted, without those that lie below another: no file is read twice."""
-    roots = sorted({Path(os.path.abspath(path)) for path in paths})  # noqa: PTH100  (resolve() would follow links)
-    for root in roots:
-        try:
-            _ = next(root.iterdir(), None) if root.is_dir() else root.stat()
-        except OSError as error:
-            raise IngestError(
-                f"cannot read {str(root)!r} ({error.strerror}): nothing was ingested or removed; check the path"
-            ) from error
-    return [root for root in roots if not any(other in root.parents for other in roots)]
-
-
-def _documents(parser: Parser, reader: Reader, path: Path, root: Path) -> Iterator[Document | Skipped]:
-    """The file's documents, complete with id, path and language."""
-    name = clean(path.as_posix())
-    own_id = clean(path.name if path == root else path.relative_to(root).as_posix())
-    for item in parser.read(path, reader):
-        if isinstance(item, Skipped):
-            yield Skipped(name, clean(item.reason))
-            continue
-        text, title = clean(item.text), clean(item.title)
-        lang = normalise_language(item.lang) or detect_language(text)
-        marks = tuple(replace(mark, heading=clean(mark.heading)) for mark in item.marks)
-        key = clean(item.id) or own_id
-        yield replace(item, id=key, path=name, text=text, title=title, lang=lang, marks=marks)
 
 
 def _below(path: str, folders: set[str]) -> bool:

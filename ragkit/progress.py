@@ -19,10 +19,10 @@ class Bar(Protocol):
 
 
 @contextmanager
-def shown(progress: bool | Bar, what: str, unit: str) -> Iterator[Bar]:
+def shown(progress: bool | Bar, what: str, unit: str, total: int | None = None) -> Iterator[Bar]:
     """True: a bar on standard error. False: none. A Bar: that one."""
     if not isinstance(progress, bool):
         yield progress
         return
-    with tqdm(desc=what, unit=f" {unit}", file=sys.stderr, disable=not progress) as bar:
+    with tqdm(desc=what, unit=f" {unit}", total=total, file=sys.stderr, disable=not progress) as bar:
         yield bar

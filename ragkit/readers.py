@@ -3,7 +3,8 @@
 A new format is a new entry. A reader takes a path and the limits and yields Documents, lazily, so that a
 JSONL or CSV of any size streams. It leaves ``id``, ``path`` and ``lang`` empty where the format does not
 say; ingestion fills them in. A record it cannot read it yields as ``Skipped``; a file it cannot read at
-all it raises for. Plain text, markup and records are read here, PDF and the zipped formats in office.py;
+all it raises for. Plain text, markup and records are read here, PDF and the zipped formats in office.py,
+parquet and arrow in tables.py;
 libraries are imported when their first file comes.
 """
 
@@ -16,13 +17,15 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, TypeGuard
+from typing import IO
 
 from ragkit.files import Skipped, Unreadable, refuse_wrong_content, skipped
 from ragkit.limits import Limits
 from ragkit.markup import html_document, markdown_document
 from ragkit.office import read_docx, read_epub, read_pdf, read_pptx
-from ragkit.types import RESERVED, Document, Value, moment
+from ragkit.records import record_document
+from ragkit.tables import read_arrow, read_parquet
+from ragkit.types import Document
 
 __all__ = ["READERS", "Reader", "Skipped", "Unreadable"]
 
@@ -105,6 +108,7 @@ def read_csv(path: Path, limits: Limits) -> Iterator[Document | Skipped]:
 
 
 READERS: dict[str, Reader] = {
+    ".arrow": read_arrow,
     ".csv": read_csv,
     ".docx": read_docx,
     ".epub": read_epub,
@@ -113,6 +117,7 @@ READERS: dict[str, Reader] = {
     ".jsonl": read_jsonl,
     ".markdown": read_markdown,
     ".md": read_markdown,
+    ".parquet": read_parquet,
     ".pdf": read_pdf,
     ".pptx": read_pptx,
     ".text": read_text,
@@ -199,45 +204,7 @@ def _record(line: str) -> Document:
         raise Unreadable(f"not valid JSON: {error.msg} (column {error.colno})") from None
     if not isinstance(record, dict):
         raise Unreadable(f"a record must be a JSON object, got {type(record).__name__}")
-    return _fields_document(record)
-
-
-def _fields_document(fields: dict[str, Any]) -> Document:
-    key = fields.get("_id")
-    if isinstance(key, bool) or not isinstance(key, str | int) or key == "":
-        raise Unreadable(f"'_id' must be a string or a number, got {key!r:.40}")
-    if not isinstance(fields.get("text"), str):
-        raise Unreadable(f"record {key!r:.40}: 'text' must be a string, got {fields.get('text')!r:.40}")
-    title, desc, text = (
-        value.strip() if isinstance(value := fields.get(k), str) else "" for k in ("title", "desc", "text")
-    )
-    for lead in (desc, title):
-        text = f"{lead}\n{text}".strip() if not text.startswith(lead) else text
-    lang, date, metadata = (fields.get(k) for k in ("lang", "date", "metadata"))
-    return Document(
-        id=str(key),
-        path="",
-        text=text,
-        lang=lang if isinstance(lang, str) else "",
-        title=title,
-        date=date if _is_date(date) else "",
-        metadata={k: v for k, v in metadata.items() if k not in RESERVED and _comparable(v)}
-        if isinstance(metadata, dict)
-        else {},
-    )
-
-
-def _is_date(date: object) -> TypeGuard[str]:
-    try:
-        return isinstance(date, str) and bool(moment(date))
-    except ValueError:
-        return False
-
-
-def _comparable(value: object) -> bool:
-    """A value, or a list of values, that a filter can name."""
-    several = value if isinstance(value, list) and value else [value]
-    return all(isinstance(one, Value) and one == one for one in several)  # NaN equals nothing
+    return record_document(record)
 
 
 def _row(header: list[str], row: list[str], records: bool) -> Document:
@@ -246,7 +213,7 @@ def _row(header: list[str], row: list[str], records: bool) -> Document:
     own = "row-" + hashlib.sha256("\0".join(row).encode()).hexdigest()[:16]
     key = (named.get("_id") or named.get("id") or "").strip() or own
     if records and len(row) <= len(header):
-        return _fields_document({**named, "_id": key, "text": named.get("text", "")})
+        return record_document({**named, "_id": key, "text": named.get("text", "")})
     names = [*header, *[""] * (len(row) - len(header))]  # cells beyond the header are kept, without a name
     cells = [(name, cell.strip()) for name, cell in zip(names, row, strict=False) if cell.strip()]
     return Document(key, "", "\n".join(f"{name}: {cell}" if name else cell for name, cell in cells), "")

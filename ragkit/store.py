@@ -19,6 +19,7 @@ import logging
 import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +37,7 @@ from ragkit.owner import CorpusInUse, StoreError
 from ragkit.qdrant import DENSE, PAGE, SPARSE, UPSERT
 from ragkit.settings import QdrantSettings
 from ragkit.sparse import SCHEME, SparseVector, sparse_passage, well_formed
-from ragkit.tenant import TenantClient
+from ragkit.tenant import TenantClient, namespace
 from ragkit.types import UNDETERMINED, Hit, Passage, Where, moment
 
 if TYPE_CHECKING:
@@ -252,8 +253,7 @@ class Store:
 
     @property
     def namespace(self) -> str:
-        """What passage ids are to be made from beside their content: two tenants may have the same file."""
-        return self.corpus if self.tenant is None else f"{self.corpus}\0{self.tenant}"
+        return namespace(self.corpus, self.tenant)
 
     def _create(self, identity: dict[str, Any]) -> None:
         shared = self.tenant is not None
@@ -340,6 +340,11 @@ class Store:
         )
         vectors = {str(record.id): record.vector for record in records}
         return {i: np.array(v[DENSE], np.float32) for i, v in vectors.items() if isinstance(v, dict) and DENSE in v}
+
+    def hashes(self, ids: Sequence[str]) -> dict[str, str]:
+        """``document_hash`` of those of these passages that are stored."""
+        found = self._client.retrieve(self.collection, ids=list(ids), with_payload=["document_hash"])
+        return {str(record.id): (record.payload or {}).get("document_hash") or "" for record in found}
 
     def neighbours(self, passage: Passage, window: int) -> list[Passage]:
         """``passage`` and the ``window`` passages of its document before and after it, in their order."""
@@ -573,6 +578,18 @@ class Store:
         """Embedded: build the HNSW index (blocks for its seconds). A server does that by itself."""
         if hasattr(self._whole, "optimize"):
             self._whole.optimize()
+
+    @contextmanager
+    def unindexed(self, *, keep: bool) -> Iterator[None]:
+        """Much will be written: no HNSW graph is built before this ends, and then all at once; ``keep`` leaves one that
+        is there. The embedded engine builds none by itself, see :meth:`optimize`."""
+        server = self.location.startswith(("http://", "https://"))
+        metadata = self._whole.get_collection(self.collection).config.metadata or {}
+        if not server or (keep and cluster.LOADING not in metadata):
+            yield
+        else:
+            with cluster.loading(self._whole, self.collection):
+                yield
 
     def close(self) -> None:
         self._whole.close()

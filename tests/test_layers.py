@@ -47,16 +47,18 @@ LAYERS = [
         "markup",
         "archive",
     },
-    {"plan_page", "split", "office", "nodes", "edge_models", "filters", "tenant", "rerank", "guard"},
+    {"records"},
+    {"plan_page", "split", "office", "tables", "nodes", "edge_models", "filters", "tenant", "rerank", "guard"},
     {"readers", "lora"},
     {"layout", "parsing"},
-    {"encoder", "edge", "qdrant", "generations"},
+    {"documents"},
+    {"encoder", "edge", "qdrant", "generations", "shards"},
     {"remote", "faults", "runtimes", "cluster"},
     {"embedding", "store"},
-    {"ingest", "retrieve", "answer", "reindex", "server"},
-    {"evaluate", "live", "grounded", "doctor", "watch", "retriever", "backup"},
+    {"ingest", "retrieve", "answer", "reindex", "server", "bulk"},
+    {"evaluate", "live", "grounded", "doctor", "watch", "retriever", "backup", "bulk_ray", "load"},
     {"commands"},
-    {"cli_operate", "cli_plan", "cli_keep"},
+    {"cli_operate", "cli_plan", "cli_keep", "cli_bulk"},
     {"cli"},
 ]
 
@@ -111,6 +113,8 @@ def test_heavy_libraries_have_their_homes(path: Path):
     assert not uses(path, "prometheus_client") or path.stem in {"server", "guard"}
     assert not uses(path, "qdrant_edge") or path.stem in {"edge", "edge_models", "sparse"}
     assert not uses(path, "openai") or path.stem == "llm"
+    assert not uses(path, "pyarrow") or path.stem in {"shards", "tables"}
+    assert not uses(path, "ray") or path.stem == "bulk_ray"
 
 
 @pytest.mark.parametrize("path", TRAINER, ids=lambda p: p.stem)
@@ -160,7 +164,10 @@ def test_the_app_s_numbers_and_drawings_know_no_page():
 
 def test_the_command_lines_start_light():
     for path in (
-        *(ROOT / "ragkit" / f"{name}.py" for name in ("cli", "cli_operate", "cli_plan", "cli_keep", "commands")),
+        *(
+            ROOT / "ragkit" / f"{name}.py"
+            for name in ("cli", "cli_operate", "cli_plan", "cli_keep", "cli_bulk", "commands")
+        ),
         ROOT / "trainer" / "cli.py",
         ROOT / "trainer" / "synthesise_cli.py",
         ROOT / "trainer" / "evaluate_cli.py",
@@ -177,6 +184,10 @@ def test_the_command_lines_start_light():
             "ragkit.backup",
             "ragkit.server",
             "ragkit.doctor",
+            "ragkit.bulk",
+            "ragkit.load",
+            "ray",
+            "pyarrow",
             "fastapi",
             "trainer.train",
             "trainer.synthesise",

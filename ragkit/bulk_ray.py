@@ -1,0 +1,165 @@
+"""The engine of many workers: Ray Data hands the planned shards to a pool of actors, each with its own encoder.
+
+What travels is a shard's number. Workers read the plan and write the shard themselves, so nothing large passes
+through this process, and it and its workers must see one folder: one machine, or a shared file system. A worker
+that dies is started again and its shard handed out again, by Ray; a shard takes its place whole, so neither a
+worker that died in the middle nor one that was only thought dead loses or doubles anything.
+
+Without an address a Ray is started for this run alone: on loopback, behind a token that nobody else knows, without
+dashboard and without usage statistics. Ray trusts whoever holds its token with any code: join only your own cluster.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ragkit.bulk import Model, embed_shard
+from ragkit.progress import Bar
+from ragkit.shards import Folder, Manifest, ShardError
+
+if TYPE_CHECKING:
+    from ragkit.encoder import Encoder
+
+RETRIES = 5  # of a shard whose worker died: a shard that kills each of them must end the run, not go round for ever
+DEATHS = 5  # of workers in a row that do not get as far as their encoder
+_STORE = 100_000_000  # bytes of shared memory for a Ray of our own: numbers travel, nothing else
+
+
+@dataclass(frozen=True, slots=True)
+class RayEngine:
+    """An engine for :func:`ragkit.bulk.embed`. ``workers`` None: one for each GPU, else for every ``worker_cores``
+    cores of the cluster. Raises ImportError where Ray is missing, ShardError where workers fail for good."""
+
+    address: str = ""  # of a running cluster, "auto" for the one this machine belongs to; "": one for this run
+    workers: int | None = None
+    worker_cores: int = 4  # of a worker without a GPU; a machine with fewer has one worker
+
+    def __call__(self, folder: Folder, todo: Sequence[int], model: Model, bar: Bar) -> None:
+        model.release()  # the plan is made: memory is for the workers
+        with _connected(self.address):
+            import ray
+            from ray.data import ActorPoolStrategy, from_items
+            from ray.exceptions import RayError
+
+            size, needs = pool(ray.cluster_resources(), self.workers, self.worker_cores, len(todo))
+            shards = from_items([{"shard": n} for n in todo], override_num_blocks=len(todo))
+            with warnings.catch_warnings():
+                # Deprecated from 2.60 and gone in 2.64, without a successor for max_task_retries yet.
+                warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
+                done = shards.map_batches(
+                    Worker, batch_size=1, compute=ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1),
+                    fn_constructor_kwargs={"folder": str(folder.path), "load": model.load},
+                    max_restarts=-1, max_task_retries=RETRIES, **needs,
+                )  # fmt: skip
+            try:
+                for row in done.iter_rows():
+                    bar.update(int(row["passages"]))
+            except RayError as error:
+                raise ShardError(f"{_cause(error)}. What is embedded is kept: run this again for the rest") from error
+
+
+class Worker:
+    """In a process of its own, perhaps on another machine: one encoder for all the shards that it is given."""
+
+    def __init__(self, folder: str, load: Callable[[], Encoder]) -> None:
+        path = Path(folder)
+        manifest = Manifest.read(path)
+        if manifest is None:
+            raise ShardError(f"no manifest in {folder} as this worker sees it: --out must be a folder that all share")
+        self._folder = Folder(path, manifest)
+        self._encoder = load()
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
+        rows = []
+        for n in map(int, batch["shard"]):
+            if not self._folder.whole(n):  # else a worker that was taken for dead has finished it
+                embed_shard(self._folder, n, self._encoder, lambda passages: None)
+            rows.append(self._folder.manifest.shards[n][0])
+        return {"passages": rows}
+
+
+def pool(
+    resources: dict[str, float], workers: int | None, worker_cores: int, shards: int
+) -> tuple[int, dict[str, Any]]:
+    """How many workers, and what each needs, in Ray's terms."""
+    gpus, cores = int(resources.get("GPU", 0)), max(1, int(resources.get("CPU", 1)))
+    if gpus:
+        return min(workers or gpus, gpus, shards), {"num_gpus": 1, "num_cpus": 1}
+    each = min(worker_cores, max(1, cores // (workers or 1)))
+    return min(workers or cores, cores // each, shards), {"num_cpus": each}  # more than fit would be waited for
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[None]:
+    """Joined to a cluster, or in one of our own; left as it was, where the caller has a Ray already."""
+    if not address and "ray" not in sys.modules:
+        os.environ.update(_alone())
+    try:
+        import ray
+        from ray.data import DataContext
+    except ImportError as error:
+        raise ImportError(f"the engine 'ray' is not installed ({error}): pip install 'ragkit[ray]'") from error
+    ours = not ray.is_initialized()
+    if ours and address:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+    elif ours:
+        start_alone()
+    context = DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False  # the caller has a bar
+    context.max_consecutive_actor_init_deaths = DEATHS
+    context.raise_original_map_exception = True  # else what a worker said stands in its traceback alone
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the caller has a bar, and gets the exception
+    try:
+        yield
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _alone() -> dict[str, str]:
+    """What Ray reads at its import."""
+    return {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32),
+        # Meant for Windows and macOS, where Ray then keeps to loopback. On Linux too (2.60: all ports of its servers
+        # and workers); `_node_ip_address` does not do it, since 127.0.0.1 is replaced by the machine's own address.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_BACKEND_LOG_LEVEL": "fatal",  # what goes wrong comes as an exception
+    }
+
+
+def start_alone(**options: Any) -> None:
+    """A Ray of this machine's, for this process; ``options`` are those of ``ray.init``. Raises ShardError where Ray was
+    imported before, and so without what keeps it to itself."""
+    if "ray" not in sys.modules:
+        os.environ.update(_alone())
+    elif any(os.environ.get(name) != value for name, value in _alone().items()):
+        raise ShardError(
+            "Ray was imported before it could be told to keep to loopback: let ragkit import it, or start or join a "
+            "cluster first (ray.init), which is then used"
+        )
+    import ray
+
+    ray.init(
+        address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING,
+        object_store_memory=_STORE, **options,
+    )  # fmt: skip
+
+
+def _cause(error: BaseException) -> str:
+    """What a worker said, without Ray's account of how it reached us."""
+    cause: Any = getattr(error, "cause", None) or error.__cause__
+    while getattr(cause, "cause", None) is not None:
+        cause = cause.cause
+    told = str(cause or error).strip()
+    return f"a worker failed: {type(cause or error).__name__}: {told.splitlines()[-1] if told else ''}".rstrip(": .")
