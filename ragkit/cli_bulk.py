@@ -26,7 +26,6 @@ from ragkit.commands import (
     read_settings,
     visible,
 )
-from ragkit.settings import Settings
 
 if TYPE_CHECKING:
     from ragkit.encoder import Encoder
@@ -36,7 +35,7 @@ ENGINES = ("local", "ray")
 
 def load_model(name: str) -> Encoder:
     """Also called by the workers of a cluster, each with the variables of its own machine: no key travels."""
-    return encoder_of(name, Settings())
+    return encoder_of(name, read_settings())
 
 
 @app.command()
