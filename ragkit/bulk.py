@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from filelock import FileLock, Timeout
 
-from ragkit.documents import Reading, check_passage_tokens, check_roots, document_hash, split_document
+from ragkit.documents import Reading, check_passage_tokens, check_roots, document_hash, namespace, split_document
 from ragkit.files import Skipped, find_files
 from ragkit.keys import Keys
 from ragkit.limits import Limits
@@ -26,7 +26,6 @@ from ragkit.parsing import Parser
 from ragkit.progress import Bar, shown
 from ragkit.readers import READERS, Reader
 from ragkit.shards import Folder, Manifest, PlanWriter, ShardError
-from ragkit.tenant import namespace
 
 if TYPE_CHECKING:
     from ragkit.encoder import Encoder

@@ -16,7 +16,7 @@ import os
 import secrets
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 RETRIES = 5  # of a shard whose worker died: a shard that kills each of them must end the run, not go round for ever
 DEATHS = 5  # of workers in a row that do not get as far as their encoder
+_KEPT = "What is embedded is kept: run this again for the rest"
 _STORE = 100_000_000  # bytes of shared memory for a Ray of our own: numbers travel, nothing else
 
 
@@ -62,33 +63,41 @@ class RayEngine:
                 )  # fmt: skip
             try:
                 for row in done.iter_rows():
+                    if row["error"]:
+                        raise ShardError(f"a worker failed: {row['error']}. {_KEPT}")
                     bar.update(int(row["passages"]))
             except RayError as error:
-                raise ShardError(f"{_cause(error)}. What is embedded is kept: run this again for the rest") from error
+                told = str(error).strip().partition("\n")[0]
+                raise ShardError(f"a worker died: {type(error).__name__}: {told} {_KEPT}") from error
 
 
 class Worker:
-    """In a process of its own, perhaps on another machine: one encoder for all the shards that it is given."""
+    """In a process of its own, perhaps on another machine: one encoder for all the shards that it is given. What goes
+    wrong is an answer like any other: as an exception it would arrive as Ray's account of itself."""
 
     def __init__(self, folder: str, load: Callable[[], Encoder]) -> None:
-        path = Path(folder)
-        manifest = Manifest.read(path)
-        if manifest is None:
-            raise ShardError(f"no manifest in {folder} as this worker sees it: --out must be a folder that all share")
-        self._folder = Folder(path, manifest)
-        self._encoder = load()
+        self._path = Path(folder)
+        self._model = Model(load)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
-        rows = []
-        for n in map(int, batch["shard"]):
-            if not self._folder.whole(n):  # else a worker that was taken for dead has finished it
-                embed_shard(self._folder, n, self._encoder, lambda passages: None)
-            rows.append(self._folder.manifest.shards[n][0])
-        return {"passages": rows}
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        answers = [self._embed(int(n)) for n in batch["shard"]]
+        return {"passages": [passages for passages, _ in answers], "error": [error for _, error in answers]}
+
+    def _embed(self, n: int) -> tuple[int, str]:
+        try:
+            manifest = Manifest.read(self._path)
+            if manifest is None:
+                raise ShardError(f"no manifest in {self._path} as this worker sees it: all must share the --out folder")
+            folder = Folder(self._path, manifest)
+            if not folder.whole(n):  # else a worker that was taken for dead has finished it
+                embed_shard(folder, n, self._model.encoder, lambda passages: None)
+            return manifest.shards[n][0], ""
+        except Exception as error:
+            return 0, f"{type(error).__name__}: {error}"
 
 
 def pool(
-    resources: dict[str, float], workers: int | None, worker_cores: int, shards: int
+    resources: Mapping[str, float], workers: int | None, worker_cores: int, shards: int
 ) -> tuple[int, dict[str, Any]]:
     """How many workers, and what each needs, in Ray's terms."""
     gpus, cores = int(resources.get("GPU", 0)), max(1, int(resources.get("CPU", 1)))
@@ -116,7 +125,6 @@ def _connected(address: str) -> Iterator[None]:
     context = DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False  # the caller has a bar
     context.max_consecutive_actor_init_deaths = DEATHS
-    context.raise_original_map_exception = True  # else what a worker said stands in its traceback alone
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the caller has a bar, and gets the exception
     try:
         yield
@@ -154,12 +162,3 @@ def start_alone(**options: Any) -> None:
         address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING,
         object_store_memory=_STORE, **options,
     )  # fmt: skip
-
-
-def _cause(error: BaseException) -> str:
-    """What a worker said, without Ray's account of how it reached us."""
-    cause: Any = getattr(error, "cause", None) or error.__cause__
-    while getattr(cause, "cause", None) is not None:
-        cause = cause.cause
-    told = str(cause or error).strip()
-    return f"a worker failed: {type(cause or error).__name__}: {told.splitlines()[-1] if told else ''}".rstrip(": .")

@@ -119,6 +119,11 @@ def check_passage_tokens(passage_tokens: int, encoder: TokenCounter) -> None:
         )
 
 
+def namespace(corpus: str, tenant: str | None) -> str:
+    """What passage ids are to be made from beside their content: two tenants may have the same file."""
+    return corpus if tenant is None else f"{corpus}\0{tenant}"
+
+
 def split_document(
     document: Document, digest: str, namespace: str, encoder: TokenCounter, max_tokens: int
 ) -> list[Passage]:

@@ -70,11 +70,12 @@ def quantize(model: nn.Module, calibrate: Callable[[], Any]) -> None:
     linears = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
     if biased := [name for name, layer in linears if layer.bias is not None]:
         raise ValueError(f"int8 is not for layers with a bias ({biased[0]}): load the model without precision")
-    seen: dict[str, list[Tensor]] = {name: [] for name, _ in linears}
-    hooks = [
-        layer.register_forward_pre_hook(lambda _, inputs, name=name: seen[name].append(inputs[0].flatten(0, -2)))
-        for name, layer in linears
-    ]
+    seen: dict[nn.Module, list[Tensor]] = {layer: [] for _, layer in linears}
+
+    def see(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen[layer].append(inputs[0].flatten(0, -2))
+
+    hooks = [layer.register_forward_pre_hook(see) for _, layer in linears]
     try:
         calibrate()
     finally:
@@ -82,4 +83,4 @@ def quantize(model: nn.Module, calibrate: Callable[[], Any]) -> None:
             hook.remove()
     for name, layer in linears:
         parent, _, last = name.rpartition(".")
-        setattr(model.get_submodule(parent), last, Int8Linear.best(layer, torch.cat(seen.pop(name))))
+        setattr(model.get_submodule(parent), last, Int8Linear.best(layer, torch.cat(seen.pop(layer))))

@@ -32,12 +32,13 @@ from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException
 
 from ragkit import cluster, filters, nodes, qdrant
+from ragkit.documents import namespace
 from ragkit.generations import Folder, Generations, Server
 from ragkit.owner import CorpusInUse, StoreError
 from ragkit.qdrant import DENSE, PAGE, SPARSE, UPSERT
 from ragkit.settings import QdrantSettings
 from ragkit.sparse import SCHEME, SparseVector, sparse_passage, well_formed
-from ragkit.tenant import TenantClient, namespace
+from ragkit.tenant import TenantClient
 from ragkit.types import UNDETERMINED, Hit, Passage, Where, moment
 
 if TYPE_CHECKING:

@@ -26,11 +26,6 @@ _Part = TypeVar("_Part", models.Prefetch, models.QueryRequest)
 _PASSED = frozenset({"consistency", "ordering", "timeout", "wait"})  # options that name no points
 
 
-def namespace(corpus: str, tenant: str | None) -> str:
-    """What passage ids are to be made from beside their content: two tenants may have the same file."""
-    return corpus if tenant is None else f"{corpus}\0{tenant}"
-
-
 class TenantClient:
     """``client`` (QdrantClient, or EdgeClient) as ``tenant`` may use it. Raises ValueError for a name that is
     empty, longer than 256 characters, or no valid Unicode."""

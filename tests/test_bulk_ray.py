@@ -13,14 +13,14 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import pytest
-from conftest import SCRIPTS, HashEncoder
+from conftest import SCRIPTS
+from embed_once import Deadly, Failing, Noting
 from test_bulk import rows, run
 
 from ragkit.bulk_ray import RayEngine, pool, start_alone
@@ -31,27 +31,6 @@ pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="the extra 'ray
 
 KILLS = 10 if os.environ.get("RAGKIT_PROVE") else 1
 TESTS = Path(__file__).parent
-
-
-class Noting(HashEncoder):
-    """Leaves its process' id behind, and a line for each shard's beginning; slow enough to be killed in one."""
-
-    def __init__(self, folder: str, seconds: float) -> None:
-        super().__init__()
-        self.seconds = seconds
-        self.file = Path(folder) / str(os.getpid())
-        self.file.touch()
-
-    def encode_passages(self, passages: Sequence[str]) -> np.ndarray:
-        with self.file.open("a") as file:
-            file.write("x\n")
-        time.sleep(self.seconds)
-        return super().encode_passages(passages)
-
-
-class Failing(HashEncoder):
-    def encode_passages(self, passages: Sequence[str]) -> np.ndarray:
-        raise ValueError("no memory for ቤተ መጻሕፍት")
 
 
 @pytest.fixture(scope="module")
@@ -162,15 +141,9 @@ def test_what_a_worker_says_is_told_and_what_is_made_is_kept(cluster: RayEngine,
     assert rows(tmp_path) == whole
 
 
-class Deadly(HashEncoder):
-    def encode_passages(self, passages: Sequence[str]) -> np.ndarray:
-        os.kill(os.getpid(), signal.SIGKILL)
-        return super().encode_passages(passages)
-
-
 @pytest.mark.skipif(KILLS == 1, reason="workers are started again six times (RAGKIT_PROVE=1)")
 def test_a_shard_that_kills_whoever_reads_it_ends_the_run(cluster: RayEngine, source: Path, tmp_path: Path):
-    with pytest.raises(ShardError, match="a worker failed"):
+    with pytest.raises(ShardError, match="a worker died"):
         run(source / "am-0.txt", tmp_path, Deadly, engine=cluster)
     assert run(source / "am-0.txt", tmp_path, engine=cluster).embedded > 0
 

@@ -101,7 +101,8 @@ def go_on_from(embedder: Embedder, folder: Path) -> None:
     file = folder / "adapter_config.json"
     if not file.exists():
         raise ValueError(f"start is {str(folder)!r}, which is no adapter: it has no {file.name}")
-    theirs, ours = json.loads(file.read_text("utf-8")), embedder.peft_config["default"]
+    theirs: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    ours: Any = embedder.peft_config["default"]
     wanted = {"r": ours.r, "lora_alpha": ours.lora_alpha, "base_model_name_or_path": ours.base_model_name_or_path}
     if wrong := [
         f"{name} {theirs.get(name)!r}, not {value!r}" for name, value in wanted.items() if theirs.get(name) != value
