@@ -39,10 +39,14 @@ check: $(VENV)/.installed
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest tests/test_layers.py
 
-bench: $(VENV)/.installed  # EMBEDDINGS=rows.npy, (N, D) floats
+bench: $(VENV)/.installed  # EMBEDDINGS=rows.npy, (N, D) floats; EXPORT=a folder of trainer export; TEXTS=sets in BEIR layout
 	$(BIN)/python benchmarks/store.py --embeddings $(EMBEDDINGS)
+	$(BIN)/python benchmarks/encoding.py passages --export $(EXPORT) --texts $(TEXTS)
+	$(BIN)/python benchmarks/encoding.py queries --export $(EXPORT) --texts $(TEXTS)
+	$(BIN)/python benchmarks/encoding.py latency --export $(EXPORT) --texts $(TEXTS)
 	$(BIN)/python benchmarks/training.py speed
 	$(BIN)/python benchmarks/training.py memory
+	$(BIN)/python benchmarks/startup.py
 
 soak: $(VENV)/.installed  # MINUTES=60; the full disk takes root (a tmpfs), the wrong clock Debian's faketime
 	$(BIN)/python benchmarks/soak.py --minutes $(or $(MINUTES),60)
