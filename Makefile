@@ -31,7 +31,7 @@ test: $(VENV)/.installed  # three files at a time, in this order: else those of 
 prove: $(VENV)/.installed  # the same tests with full counts: tens of minutes
 	RAGKIT_PROVE=1 $(BIN)/python -m pytest -s tests/test_kill.py tests/test_kill_ingest.py tests/test_sync.py tests/test_distributed.py \
 		tests/test_export.py tests/test_request_plan.py tests/test_checks.py tests/test_synthesise.py tests/test_server.py \
-		tests/test_languages.py tests/test_app.py tests/test_search_load.py tests/test_backup.py tests/test_full_disk.py
+		tests/test_languages.py tests/test_app.py tests/test_search_load.py tests/test_backup.py tests/test_full_disk.py tests/test_bulk_ray.py
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
