@@ -78,8 +78,11 @@ class EmbedTrainer(Trainer):
         self.tokenizer, self.max_length = encoder.tokenizer, encoder.max_length
         self.tally = Tally()
         self.chunk_tokens, self.keep_tokens = config.chunk_tokens, config.keep_tokens
-        decoder: Any = encoder.model  # its layers hand no states on where each is a checkpoint
-        self.shares_prompts = decoder.config._attn_implementation == ATTENTION and not config.gradient_checkpointing
+        decoder: Any = encoder.model
+        # What layers hand on does not come through where each is a checkpoint, or is called by hooks that copy its
+        # arguments, as FSDP's and DeepSpeed's do.
+        wrapped = config.gradient_checkpointing or self.is_fsdp_enabled or self.is_deepspeed_enabled
+        self.shares_prompts = decoder.config._attn_implementation == ATTENTION and not wrapped
         self.model_accepts_loss_kwargs = False
         self.teacher = Teacher.open(config.teacher, teacher_memory(self.args)) if config.teacher else None
 
