@@ -25,8 +25,8 @@ app: $(VENV)/.installed
 screenshots: $(VENV)/.installed  # after make demo; needs chromium
 	$(BIN)/python -m apps.screenshots
 
-test: $(VENV)/.installed  # three files at a time, in this order: else those of few but long tests come last, alone
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 25
+test: $(VENV)/.installed  # three files at a time, in this order: else those of few but long tests come last, alone; a thread each, for waiting threads spin
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 25
 
 prove: $(VENV)/.installed  # the same tests with full counts: tens of minutes
 	RAGKIT_PROVE=1 $(BIN)/python -m pytest -s tests/test_kill.py tests/test_kill_ingest.py tests/test_sync.py tests/test_distributed.py \

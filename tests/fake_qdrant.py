@@ -236,7 +236,8 @@ def serving(certificate: str = "", key: str = "") -> Iterator[tuple[FakeQdrant, 
             else:
                 body = json.loads(raw) if raw else None
             with lock:
-                fake.seen.append((self.command, path, body, dict(self.headers)))
+                if path != "/":  # which a thread of the client's asks for its version, at a time of its own
+                    fake.seen.append((self.command, path, body, dict(self.headers)))
                 fake.asked.append((path, parse_qs(query)))
                 try:
                     result = fake.answer(self.command, path, body)
@@ -263,7 +264,7 @@ def serving(certificate: str = "", key: str = "") -> Iterator[tuple[FakeQdrant, 
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate, key)
         server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)  # else it stops half a second late
     thread.start()
     try:
         yield fake, f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_port}"
