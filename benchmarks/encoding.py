@@ -1,6 +1,6 @@
 """How fast are texts embedded? Ours beside other programs that run the same weights, in turn, in one run.
 
-    trainer export mini --out mini-export --gguf q8_0
+    trainer export mini --out mini-export --gguf q8_0 --dtype bfloat16   (float32 where the processor has no bfloat16)
     python benchmarks/encoding.py passages --export mini-export --texts dev/mlqa dev/tydiqa-goldp [--count 500]
     python benchmarks/encoding.py queries  --export mini-export --texts dev/mlqa [--count 1000]
     python benchmarks/encoding.py latency  --export mini-export --texts dev/mlqa [--count 100]
@@ -185,10 +185,13 @@ def read_texts(folders: Sequence[Path], file: str, count: int) -> list[str]:
 
 
 def matrix_rate(width: int, inner: int, tokens: int = 1024) -> float:
-    """Operations a second of the product that a layer is made of, by PyTorch, in float32."""
+    """Operations a second of the product that a layer is made of, by PyTorch, in the precision that ours takes."""
     import torch
 
-    states, weights = torch.randn(tokens, width), torch.randn(inner, width)
+    from ragkit.encoder import fast_dtype
+
+    dtype = fast_dtype("cpu")
+    states, weights = torch.randn(tokens, width).to(dtype), torch.randn(inner, width).to(dtype)
     for _ in range(5):
         torch.nn.functional.linear(states, weights)
     begun, times = time.perf_counter(), 20

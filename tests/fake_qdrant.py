@@ -264,7 +264,7 @@ def serving(certificate: str = "", key: str = "") -> Iterator[tuple[FakeQdrant, 
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate, key)
         server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)  # else it stops half a second late
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)  # seconds until it stops
     thread.start()
     try:
         yield fake, f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_port}"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ragkit import TASKS
 from ragkit.answer import extractive_answer
@@ -43,7 +44,8 @@ def test_mini_is_independent_of_its_batch(mini: LocalEncoder):
     texts = ["ደህና", "a much longer text about the tram that stops at the harbour " * 5, "สวัสดี"]
     together = mini.encode_passages(texts)
     alone = np.concatenate([mini.encode_passages([t]) for t in texts])
-    np.testing.assert_allclose(together, alone, atol=1e-4)
+    exact = mini.model.dtype == torch.float32  # a processor with bfloat16 rounds each shape in its own way
+    np.testing.assert_allclose(together, alone, atol=1e-4 if exact else 1e-2)
 
 
 def test_a_question_finds_its_answer_in_another_language(mini: LocalEncoder, tmp_path: Path):
