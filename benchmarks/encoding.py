@@ -105,18 +105,22 @@ def onnx(export: Path, queries: bool, quantized: bool = False) -> Run:
 
 
 def llama_cpp(export: Path, queries: bool) -> Run:
+    from tokenizers import Tokenizer
+
     xllamacpp: Any = import_module("xllamacpp")  # compiled, without types
+    tokenizer = Tokenizer.from_file(str(export / "tokenizer.json"))
+    tokenizer.enable_truncation(512)  # it refuses what does not fit
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(export / "model.gguf")
     parameters.embedding = True
-    parameters.n_ctx = parameters.n_batch = parameters.n_ubatch = 2048
+    parameters.n_ctx, parameters.n_batch, parameters.n_ubatch = 3072, 2048, 2048  # 768 for each of four
     parameters.n_parallel = 4
     parameters.verbosity = 0
     server = xllamacpp.Server(parameters)
 
     def run(texts: list[str]) -> np.ndarray:
         prompts = [TASK.prompt(text) for text in texts] if queries else texts
-        answer = server.handle_embeddings({"input": prompts})
+        answer = server.handle_embeddings({"input": [row.ids for row in tokenizer.encode_batch(prompts)]})
         rows = sorted(answer["data"], key=lambda item: item["index"])
         return np.array([row["embedding"] for row in rows], np.float32)
 
@@ -223,6 +227,9 @@ def main() -> None:
         rates.append(matrix_rate(config["hidden_size"], config["intermediate_size"]))
         for program in programs:
             seconds[program.name].append(program(texts)[0])
+    for program in programs:
+        program.pipe.send([])
+        program.process.join()
     used = ", ".join(
         f"{name} {version(name)}" for name in ("torch", "sentence-transformers", "onnxruntime", "xllamacpp")
     )
