@@ -174,7 +174,7 @@ def _back(query: Tensor, key: Tensor, value: Tensor, window: int | None, options
     ``window``. A block of queries is compared with the keys that it sees alone, so long rows cost T x window."""
     length, before = query.shape[2], key.shape[2] - query.shape[2]
     window = min(window or key.shape[2], key.shape[2])
-    folds = query.device.type == "cpu" and query.dtype == torch.bfloat16 and not options["dropout_p"]
+    folds = _folds(query, options["dropout_p"])
     if not folds and not before and window == length:
         return scaled_dot_product_attention(query, key, value, is_causal=length > 1, **options)
     blocks, size = [], FOLDED_QUERIES if folds else window
@@ -189,6 +189,10 @@ def _back(query: Tensor, key: Tensor, value: Tensor, window: int | None, options
             else scaled_dot_product_attention(*seen, attn_mask=mask, **options)
         )
     return torch.cat(blocks, dim=2) if len(blocks) > 1 else blocks[0]
+
+
+def _folds(query: Tensor, dropout: float) -> bool:
+    return query.device.type == "cpu" and query.dtype == torch.bfloat16 and not dropout
 
 
 def _folded(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None) -> Tensor:

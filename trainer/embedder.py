@@ -58,7 +58,11 @@ class Embedder(PeftModelForFeatureExtraction):
     """
 
     def forward(self, chunks: Sequence[Chunk]) -> Tensor:  # type: ignore[override]
-        return torch.cat([self._chunk(chunk) for chunk in chunks])
+        device = next(self.parameters()).device.type
+        precision, mixed = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+        # A cast that one chunk finds cached is one more operation where it is recomputed.
+        with torch.autocast(device, precision, enabled=mixed, cache_enabled=False):
+            return torch.cat([self._chunk(chunk) for chunk in chunks])
 
     def _chunk(self, chunk: Chunk) -> Tensor:
         if chunk.keep == "all" or not torch.is_grad_enabled():
