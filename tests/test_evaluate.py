@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import HashEncoder
+from conftest import SCRIPTS, HashEncoder
 from typer.testing import CliRunner
 
 from ragkit import TASKS
@@ -73,6 +73,22 @@ def test_the_cache_embeds_every_text_once_and_keeps_roles_apart(tmp_path: Path):
     other = e.CachedEncoder(HashEncoder("b"), tmp_path / "c.sqlite")
     assert not np.array_equal(other.encode_passages(["a"]), again.encode_passages(["a"]))
     assert again.encode_passages([]).shape == (0, 64)
+
+
+def test_fewer_dimensions_are_at_unit_length_and_go_by_another_name():
+    whole, short = HashEncoder(), e.ShortEncoder(HashEncoder(), 16)
+    texts = list(SCRIPTS.values())
+    for rows, cut in [
+        (whole.encode_passages(texts), short.encode_passages(texts)),
+        (whole.encode_queries(texts, TASK), short.encode_queries(texts, TASK)),
+    ]:
+        assert cut.shape == (len(texts), 16)
+        norms = np.linalg.norm(rows[:, :16], axis=1, keepdims=True)
+        np.testing.assert_allclose(cut * norms, rows[:, :16], atol=1e-6)
+    assert short.fingerprint != whole.fingerprint
+    for wrong in (0, -1, 65):
+        with pytest.raises(ValueError, match="an embedding of this model has 64"):
+            e.ShortEncoder(whole, wrong)
 
 
 def test_samples_keep_what_is_relevant_and_are_always_the_same(data: Path):

@@ -143,6 +143,34 @@ class CachedEncoder:
         return np.frombuffer(found[0], dtype=np.float32) if found else None
 
 
+class ShortEncoder:
+    """The first ``dimension`` numbers of an encoder's embeddings, at unit length again (arXiv 2205.13147). Raises
+    ValueError where it has fewer."""
+
+    def __init__(self, encoder: Encoder, dimension: int) -> None:
+        if not 0 < dimension <= encoder.dimension:
+            raise ValueError(f"dimensions is {dimension}: an embedding of this model has {encoder.dimension}")
+        self.inner, self.dimension, self.max_length = encoder, dimension, encoder.max_length
+        self.fingerprint = f"{encoder.fingerprint}-{dimension}"
+
+    @property
+    def truncated(self) -> int:
+        return self.inner.truncated
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return self.inner.count_tokens(texts)
+
+    def encode_queries(self, queries: Sequence[str], task: Task) -> np.ndarray:
+        return self._cut(self.inner.encode_queries(queries, task))
+
+    def encode_passages(self, passages: Sequence[str]) -> np.ndarray:
+        return self._cut(self.inner.encode_passages(passages))
+
+    def _cut(self, rows: np.ndarray) -> np.ndarray:
+        cut = rows[:, : self.dimension]
+        return cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+
+
 class NoEncoder:
     """For ``--mode sparse``, which needs no embedder: every text is the same."""
 

@@ -54,6 +54,7 @@ def evaluate(
     prompts: Annotated[str, typer.Option(help="with mteb, of the model: instruct, e5 (query:, passage:) or none")] = (
         "instruct"
     ),
+    dimensions: Annotated[int, typer.Option(help="the first so many of an embedding; 0 for all")] = 0,
     max_length: Annotated[
         int, typer.Option(help="with mteb: tokens of a text that are read; the paper's is 512")
     ] = 512,
@@ -84,7 +85,7 @@ def evaluate(
     asked = only or []
     try:
         if harness == "own" and not suite:
-            _own(data or [], out, model, mode, TASKS[task], asked, queries, passages, cache or CACHE)
+            _own(data or [], out, model, mode, TASKS[task], asked, queries, passages, cache or CACHE, dimensions)
             return
         from datasets import disable_progress_bars
 
@@ -109,7 +110,7 @@ def evaluate(
             return
         keep = cache if suite else cache or CACHE
         rules = Rules(unit_classification, rerank_prompted)
-        rows = _rows(model, mode, store, prompts, max_length, keep, rules)
+        rows = _rows(model, mode, store, prompts, max_length, keep, rules, dimensions)
         failed: dict[str, str] = {}
         for row in rows:
             done = h.run(row, tasks(), out)  # anew for each: a task holds what one model is recorded by
@@ -140,6 +141,7 @@ def _own(
     queries: int,
     passages: int,
     cache: Path,
+    dimensions: int,
 ) -> None:
     from ragkit.encoder import LocalEncoder
     from trainer import evaluate as e
@@ -149,18 +151,20 @@ def _own(
         raise ValueError(f"no set below {', '.join(map(str, data))} is named {' or '.join(only)}")
     if queries:
         sets = [s.sample(queries, passages or len(s.passages)) for s in sets]
-    encoder = e.NoEncoder() if mode == "sparse" else e.CachedEncoder(LocalEncoder.load(model), cache)
+    encoder: Encoder = e.NoEncoder() if mode == "sparse" else e.CachedEncoder(LocalEncoder.load(model), cache)
+    if dimensions:
+        encoder = e.ShortEncoder(encoder, dimensions)
     result = e.evaluate(sets, encoder, task, mode)
     e.write(result, out)
     typer.echo(" ".join(f"{metric} {value:.4f}" for metric, value in e.mean_over_sets(result).items()))
 
 
 def _rows(
-    model: str, mode: Any, store: str, prompts: str, max_length: int, cache: Path | None, rules: Any
+    model: str, mode: Any, store: str, prompts: str, max_length: int, cache: Path | None, rules: Any, dimensions: int
 ) -> list[Any]:
     """What mteb is to evaluate: one model, or exact search and the stores that are held against it."""
     from ragkit.settings import Settings
-    from trainer.evaluate import CachedEncoder, NoEncoder
+    from trainer.evaluate import CachedEncoder, NoEncoder, ShortEncoder
     from trainer.mteb_models import EncoderModel
     from trainer.mteb_store import Setup, StoreModel
     from trainer.peers import open_model
@@ -178,6 +182,8 @@ def _rows(
         folder=settings.embedder_folder or None,
     )
     kept: Encoder = CachedEncoder(encoder, cache) if cache else encoder
+    if dimensions:
+        name, kept = f"{name}+{dimensions}d", ShortEncoder(kept, dimensions)
     if not setups and mode == "dense":
         return [EncoderModel(kept, name, rules=rules, use_instructions=instructions)]
     if not setups:
