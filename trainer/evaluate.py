@@ -92,15 +92,12 @@ def read_sets(data: Path) -> Iterator[RetrievalSet]:
         yield RetrievalSet(folder.parent.name, folder.name, passages, queries, qrels)
 
 
-class CachedEncoder:
-    """An Encoder that remembers its embeddings in an SQLite file, keyed by model, role, prompt and text."""
+class _Around:
+    """What an Encoder around another one leaves as it is."""
 
-    def __init__(self, encoder: Encoder, file: Path, *, chunk: int = 64, progress: bool = True) -> None:
-        self.inner, self.chunk, self.progress = encoder, chunk, progress
+    def __init__(self, encoder: Encoder) -> None:
+        self.inner = encoder
         self.dimension, self.max_length, self.fingerprint = encoder.dimension, encoder.max_length, encoder.fingerprint
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(file)
-        self._db.execute("CREATE TABLE IF NOT EXISTS embeddings (key BLOB PRIMARY KEY, row BLOB) WITHOUT ROWID")
 
     @property
     def truncated(self) -> int:
@@ -108,6 +105,17 @@ class CachedEncoder:
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return self.inner.count_tokens(texts)
+
+
+class CachedEncoder(_Around):
+    """An Encoder that remembers its embeddings in an SQLite file, keyed by model, role, prompt and text."""
+
+    def __init__(self, encoder: Encoder, file: Path, *, chunk: int = 64, progress: bool = True) -> None:
+        super().__init__(encoder)
+        self.chunk, self.progress = chunk, progress
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(file)
+        self._db.execute("CREATE TABLE IF NOT EXISTS embeddings (key BLOB PRIMARY KEY, row BLOB) WITHOUT ROWID")
 
     def encode_queries(self, queries: Sequence[str], task: Task) -> np.ndarray:
         return self._encode(queries, task)
@@ -143,22 +151,15 @@ class CachedEncoder:
         return np.frombuffer(found[0], dtype=np.float32) if found else None
 
 
-class ShortEncoder:
+class ShortEncoder(_Around):
     """The first ``dimension`` numbers of an encoder's embeddings, at unit length again (arXiv 2205.13147). Raises
     ValueError where it has fewer."""
 
     def __init__(self, encoder: Encoder, dimension: int) -> None:
         if not 0 < dimension <= encoder.dimension:
             raise ValueError(f"dimensions is {dimension}: an embedding of this model has {encoder.dimension}")
-        self.inner, self.dimension, self.max_length = encoder, dimension, encoder.max_length
-        self.fingerprint = f"{encoder.fingerprint}-{dimension}"
-
-    @property
-    def truncated(self) -> int:
-        return self.inner.truncated
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        return self.inner.count_tokens(texts)
+        super().__init__(encoder)
+        self.dimension, self.fingerprint = dimension, f"{encoder.fingerprint}-{dimension}"
 
     def encode_queries(self, queries: Sequence[str], task: Task) -> np.ndarray:
         return self._cut(self.inner.encode_queries(queries, task))
