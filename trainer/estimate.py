@@ -136,12 +136,13 @@ def estimate(
         if recomputed_layers:
             held = max(kept, *chunks) * cost.saved_by_layers + max(chunks) * cost.saved / cost.layers
         else:
-            held = (kept - chunks[-1]) * cost.saved_products + max(chunks) * cost.saved
+            each = cost.saved if config.keep == "all" else cost.saved_products
+            held = (kept - chunks[-1]) * each + max(chunks) * cost.saved
         peak = max(peak, held + 4 * len(lengths) * cost.hidden * 4)
         # Forward 2 a parameter and token; backward 2 again, through frozen weights to what lies below them, their own
         # gradients not being needed; recomputed once for a dropped chunk and once for layer checkpoints.
         passes = 2 * here + (here - kept) + (here if recomputed_layers else 0)
-        again = 0 if recomputed_layers else kept - chunks[-1]  # but for their products
+        again = 0 if recomputed_layers or config.keep == "all" else kept - chunks[-1]  # but for their products
         attention = attention_operations(cost.layers, cost.hidden, lengths) / devices
         operations += 2 * passes * cost.linear + 2 * again * cost.narrow + attention * (passes + again) / here
         tokens += here
