@@ -158,14 +158,14 @@ class Folder:
 
     def batches(self, n: int, rows: int = _ROWS) -> Iterator[tuple[list[Passage], np.ndarray]]:
         """Passages of shard ``n`` and their embeddings (N, D), as they were written. Raises ShardError for a damaged
-        file: each page is held against its checksum."""
+        file: each page's content is held against its checksum, the headers between pages are not."""
         file = self.path / _name(n)
         try:
             with parquet.ParquetFile(file, memory_map=False, page_checksum_verification=True) as opened:
                 for batch in opened.iter_batches(batch_size=rows, use_threads=False):
                     flat = batch.column("embedding").flatten().to_numpy()
                     yield from_table(batch), flat.reshape(batch.num_rows, self.manifest.dimension)
-        except (OSError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowException, KeyError, ValueError) as error:
             raise ShardError(f"{file} cannot be read ({error}): delete it and run `ragkit embed` again") from error
 
     def clear(self) -> None:
