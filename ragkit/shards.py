@@ -153,18 +153,30 @@ class Folder:
             )
         flat = pa.array(np.ascontiguousarray(embeddings, dtype=np.float32).reshape(-1))
         rows = pa.FixedSizeListArray.from_arrays(flat, self.manifest.dimension)
-        table = planned.append_column("embedding", rows).replace_schema_metadata({b"ragkit": self._stamp(n)})
+        table = planned.append_column("embedding", rows)
+        told = hashlib.sha256()
+        _take_in(told, table)
+        table = table.replace_schema_metadata({b"ragkit": self._stamp(n), b"content": told.hexdigest().encode()})
         _write(self.path / _name(n), table)
 
     def batches(self, n: int, rows: int = _ROWS) -> Iterator[tuple[list[Passage], np.ndarray]]:
         """Passages of shard ``n`` and their embeddings (N, D), as they were written. Raises ShardError for a damaged
-        file: each page's content is held against its checksum, the headers between pages are not."""
-        file = self.path / _name(n)
+        file before the first of them: the checksums of its pages leave out the headers between them, so all that is
+        read is held against a digest beforehand."""
+        file, told = self.path / _name(n), hashlib.sha256()
+        for batch in self._read(file, rows):
+            _take_in(told, batch)
+        footer = parquet.read_metadata(file).metadata or {}
+        if told.hexdigest().encode() != footer.get(b"content"):
+            raise ShardError(f"{file} is not what was written: delete it and run `ragkit embed` again")
+        for batch in self._read(file, rows):
+            yield from_table(batch), _embeddings(batch)
+
+    def _read(self, file: Path, rows: int) -> Iterator[pa.RecordBatch]:
         try:
             with parquet.ParquetFile(file, memory_map=False, page_checksum_verification=True) as opened:
                 for batch in opened.iter_batches(batch_size=rows, use_threads=False):
-                    flat = batch.column("embedding").flatten().to_numpy()
-                    yield from_table(batch), flat.reshape(batch.num_rows, self.manifest.dimension)
+                    yield batch.select([*PASSAGE.names, "embedding"])
         except (OSError, pa.ArrowException, KeyError, ValueError) as error:
             raise ShardError(f"{file} cannot be read ({error}): delete it and run `ragkit embed` again") from error
 
@@ -190,6 +202,20 @@ def to_table(passages: Sequence[Passage]) -> pa.Table:
 def from_table(batch: pa.RecordBatch | pa.Table) -> list[Passage]:
     rows = batch.select(PASSAGE.names).to_pylist()
     return [Passage(**row | {"metadata": json.loads(row["metadata"] or "{}")}) for row in rows]
+
+
+def _embeddings(batch: pa.RecordBatch | pa.Table) -> np.ndarray:
+    """(N, D) float32."""
+    column = batch.column("embedding")
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return column.flatten().to_numpy().reshape(batch.num_rows, -1)
+
+
+def _take_in(told: hashlib._Hash, batch: pa.RecordBatch | pa.Table) -> None:
+    """Row by row, so that the digest is the same however the rows are batched."""
+    for row, embedding in zip(batch.select(PASSAGE.names).to_pylist(), _embeddings(batch), strict=True):
+        told.update(json.dumps(list(row.values()), default=str).encode())
+        told.update(embedding.tobytes())
 
 
 def _name(n: int) -> str:

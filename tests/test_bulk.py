@@ -28,7 +28,7 @@ from ragkit.ingest import IngestError, ingest
 from ragkit.load import load
 from ragkit.retrieve import Retriever
 from ragkit.settings import QdrantSettings
-from ragkit.shards import PASSAGE, Folder, Manifest, ShardError
+from ragkit.shards import Folder, Manifest, ShardError
 from ragkit.store import FingerprintMismatch, StoreError, open_store
 
 ROOT = Path(__file__).parent.parent
@@ -134,17 +134,22 @@ def test_what_is_not_whole_is_embedded_again_and_only_that(source: Path, tmp_pat
 def test_a_flipped_bit_is_found_before_it_is_loaded(source: Path, tmp_path: Path):
     run(source, tmp_path)
     file = tmp_path / "00001.parquet"
-    whole = file.read_bytes()
-    column = parquet.read_metadata(file).row_group(0).column(len(PASSAGE))  # of the embeddings
-    assert column.path_in_schema.startswith("embedding")
-    for part in (0.5, 0.7, 0.9):  # of its last page, which ends where the column does
-        first = column.dictionary_page_offset or column.data_page_offset
-        end = first + column.total_compressed_size
+    whole, folder = file.read_bytes(), Folder(tmp_path, manifest_of(tmp_path))
+    written = [(passages, embeddings.tolist()) for passages, embeddings in folder.batches(1)]
+    found: list[bytes] = []
+    for place in range(0, len(whole), 41):  # the pages, the headers between them, the footer
         data = bytearray(whole)
-        data[round(column.data_page_offset + part * (end - column.data_page_offset))] ^= 1
+        data[place] ^= 1
         file.write_bytes(data)
-        with pytest.raises(ShardError, match=r"00001.parquet cannot be read .*delete it and run `ragkit embed` again"):
-            load(tmp_path, tmp_path / "store", "town")
+        try:
+            assert [(passages, embeddings.tolist()) for passages, embeddings in folder.batches(1)] == written
+        except ShardError as error:
+            assert "00001.parquet" in str(error) and "run `ragkit embed` again" in str(error)
+            found.append(bytes(data))
+    assert len(found) > len(whole) / 41 / 4  # the others change nothing that is read: statistics, the names of writers
+    file.write_bytes(found[0])  # early in the file: the footer says that all is well
+    with pytest.raises(ShardError, match=r"00001.parquet .*delete it and run `ragkit embed` again"):
+        load(tmp_path, tmp_path / "store", "town")
 
 
 def test_two_runs_with_different_settings_do_not_share_a_folder(source: Path, tmp_path: Path):
