@@ -1,6 +1,6 @@
 """From which cosine on does the demo corpus answer? What a model's ``answer_threshold`` would refuse, cosine by cosine.
 
-    make demo APP=0 && python benchmarks/threshold.py [--model runs/mini/model]
+    python benchmarks/threshold.py [--model runs/mini/model]
 
 Of the corpus's questions 30 have no answer in it. Each threshold is shown with how many of those it refuses, and how
 many of the others; the last line is the one that tells them apart best (the one share less the other). It is chosen

@@ -182,7 +182,7 @@ class LocalEncoder:
         from transformers.utils import logging as transformers_logging
 
         register()
-        # oneDNN keeps what it compiles for each shape; its 1,024 take 0.3 GB more than 256, and are no faster
+        # oneDNN keeps what it compiles for each shape; its 1,024 took 0.3 GB more than 64, and were no faster
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
         transformers_logging.disable_progress_bar()  # it loads in seconds, and scripts read our standard error
         device = device or ("cuda" if torch.cuda.is_available() and not int8 else "cpu")
