@@ -42,6 +42,14 @@ def ragkit(export: Path, queries: bool) -> Run:
     return (lambda texts: encoder.encode_queries(texts, TASK)) if queries else encoder.encode_passages
 
 
+def plain(export: Path, queries: bool) -> Run:
+    """Ours, with the layers that transformers made."""
+    from ragkit.encoder import LocalEncoder
+
+    encoder = LocalEncoder.load(export, device="cpu", trainable=True)
+    return (lambda texts: encoder.encode_queries(texts, TASK)) if queries else encoder.encode_passages
+
+
 def int8(export: Path, queries: bool) -> Run:
     from ragkit.encoder import LocalEncoder
 
@@ -129,6 +137,7 @@ def llama_cpp(export: Path, queries: bool) -> Run:
 
 PROGRAMS: dict[str, Callable[[Path, bool], Run]] = {
     OURS: ragkit,
+    "ragkit, layers of transformers": plain,
     "ragkit, int8": int8,
     "ragkit, prompts in whole": whole_prompts,
     "sentence-transformers": sentence_transformers,

@@ -1,6 +1,6 @@
 """Training: ours beside sentence-transformers' trainer, and memory against the size of the batch.
 
-    python benchmarks/training.py speed  [--batch 64] [--steps 3] [--data FILE.jsonl]
+    python benchmarks/training.py speed  [--batch 64] [--steps 3] [--data FILE.jsonl] [--precision bf16]
     python benchmarks/training.py memory [--batches 64 256 1024]
 
 ``speed`` trains the same LoRA on the same weights (``mini-base``), texts, batch and dtype; each trainer runs
@@ -50,7 +50,7 @@ def read(file: Path, count: int) -> list[dict[str, str]]:
     return [{"query": r["query"], "positive": r.get("positive") or r["pos"]} for r in rows[:count]]
 
 
-def ours(pairs: list[dict[str, str]], batch: int, keep_tokens: int) -> dict[str, float]:
+def ours(pairs: list[dict[str, str]], batch: int, precision: str, keep_tokens: int, keep: str) -> dict[str, float]:
     from trainer.config import TrainConfig
     from trainer.data import Source
     from trainer.train import train
@@ -59,8 +59,8 @@ def ours(pairs: list[dict[str, str]], batch: int, keep_tokens: int) -> dict[str,
         (Path(folder) / "pairs.jsonl").write_text("".join(json.dumps(p) + "\n" for p in pairs), "utf-8")
         config = TrainConfig(
             [Source("examples", "pairs.jsonl", TASK.name)],
-            batch_size=batch, warmup_steps=1, lora_dropout=0.0, precision="fp32", save_steps=1000,
-            max_query_tokens=256, max_passage_tokens=256, chunk_tokens=CHUNK_TOKENS, keep_tokens=keep_tokens,
+            batch_size=batch, warmup_steps=1, lora_dropout=0.0, precision=precision, save_steps=1000,
+            max_query_tokens=256, max_passage_tokens=256, chunk_tokens=CHUNK_TOKENS, keep_tokens=keep_tokens, keep=keep,
         )  # fmt: skip
         out = Path(folder) / "run"
         train(config, Path(folder), out, report_to=[])
@@ -72,7 +72,7 @@ def ours(pairs: list[dict[str, str]], batch: int, keep_tokens: int) -> dict[str,
     }
 
 
-def theirs(pairs: list[dict[str, str]], batch: int, mini_batch_tokens: int | None) -> dict[str, float]:
+def theirs(pairs: list[dict[str, str]], batch: int, precision: str, mini_batch_tokens: int | None) -> dict[str, float]:
     import torch
     from datasets import Dataset
     from peft import LoraConfig
@@ -87,7 +87,8 @@ def theirs(pairs: list[dict[str, str]], batch: int, mini_batch_tokens: int | Non
 
     from ragkit.encoder import base_source
 
-    transformer = Transformer(base_source("mini-base"), max_seq_length=256, model_kwargs={"dtype": torch.float32})
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    transformer = Transformer(base_source("mini-base"), max_seq_length=256, model_kwargs={"dtype": dtype})
     pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode="lasttoken")
     model = SentenceTransformer(modules=[transformer, pooling, Normalize()], device="cpu")
     model.add_adapter(LoraConfig(**LORA, task_type="FEATURE_EXTRACTION"))
@@ -103,6 +104,7 @@ def theirs(pairs: list[dict[str, str]], batch: int, mini_batch_tokens: int | Non
         arguments = SentenceTransformerTrainingArguments(
             output_dir=folder, per_device_train_batch_size=batch, num_train_epochs=1, learning_rate=1e-4,
             warmup_steps=1, weight_decay=0.1, report_to="none", save_strategy="no", logging_strategy="no", use_cpu=True,
+            bf16=precision == "bf16",
             train_sampling_strategy="sequential",
         )  # fmt: skip
         trainer = SentenceTransformerTrainer(
@@ -116,10 +118,11 @@ def theirs(pairs: list[dict[str, str]], batch: int, mini_batch_tokens: int | Non
 
 
 RUNS: dict[str, Any] = {
-    "ragkit, all but one chunk recomputed": lambda pairs, batch: ours(pairs, batch, 0),
-    "ragkit, matrix products kept": lambda pairs, batch: ours(pairs, batch, 1 << 20),
-    "sentence-transformers, default": lambda pairs, batch: theirs(pairs, batch, None),
-    "sentence-transformers, mini-batches of 1,024 tokens": lambda pairs, batch: theirs(pairs, batch, CHUNK_TOKENS),
+    "ragkit, all but one chunk recomputed": lambda *run: ours(*run, 0, "products"),
+    "ragkit, matrix products kept": lambda *run: ours(*run, 1 << 20, "products"),
+    "ragkit, all kept of 16,000 tokens": lambda *run: ours(*run, 16_000, "all"),
+    "sentence-transformers, default": lambda *run: theirs(*run, None),
+    "sentence-transformers, mini-batches of 1,024 tokens": lambda *run: theirs(*run, CHUNK_TOKENS),
 }
 
 
@@ -135,6 +138,8 @@ def alone(name: str, arguments: argparse.Namespace) -> dict[str, float]:
         str(arguments.batch),
         "--steps",
         str(arguments.steps),
+        "--precision",
+        arguments.precision,
     ]
     if arguments.data:
         command += ["--data", str(arguments.data)]
@@ -172,12 +177,17 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[64, 256, 1024])
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--data", type=Path)
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--name")
     arguments = parser.parse_args()
     if arguments.what == "one":
         count = arguments.batch * arguments.steps
         pairs = read(arguments.data, count) if arguments.data else made_up(count, 96)
-        print(json.dumps(RUNS[arguments.name](pairs, arguments.batch) | {"peak_gb": peak_memory_gb()}))
+        print(
+            json.dumps(
+                RUNS[arguments.name](pairs, arguments.batch, arguments.precision) | {"peak_gb": peak_memory_gb()}
+            )
+        )
     elif arguments.what == "step":
         print(json.dumps(one_step(arguments.batch)))
     elif arguments.what == "memory":

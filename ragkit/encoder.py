@@ -28,6 +28,7 @@ from torch import nn
 from ragkit import mini
 from ragkit.context import Context
 from ragkit.forward import ATTENTION, CAUSAL, Head, batches, common, embed, register
+from ragkit.fused import fuse
 from ragkit.int8 import quantize
 from ragkit.lora import merge_plain
 from ragkit.references import TEXTS
@@ -155,7 +156,8 @@ class LocalEncoder:
         self.dimension = int(config.hidden_size)
         self.truncated = 0
         self._lock = threading.Lock()  # two forward passes at once would fight for the same cores or memory
-        self._heads: dict[tuple[int, ...], Head] = {}  # replaced, never changed: read without the lock
+        self.n_parameters = sum(weight.numel() for weight in model.parameters())  # some lose that name when laid out
+        self._heads: dict[str, Head] = {}  # by what a task's prompts begin with; replaced, never changed: read unlocked
         tokenize(tokenizer, [""], max_length)  # fails here, not at the first query, where EOS is missing
         meaning = [weights_hash, tokenizer.bos_token_id, tokenizer.eos_token_id, max_length, "last", self.dimension]
         self.fingerprint = hashlib.sha256(json.dumps(meaning).encode()).hexdigest()[:16]
@@ -170,13 +172,16 @@ class LocalEncoder:
         max_length: int | None = None,
         context: Context | None = None,
         int8: bool = False,
+        trainable: bool = False,
     ) -> LocalEncoder:
         """Load ``"mini"``, ``"mini-base"`` (its base, untrained), a model folder, or a Hub id.
 
         A folder holds full weights, or a LoRA adapter whose base is named by its ``ragkit.json`` (else
         by ``adapter_config.json``); an adapter is merged into its base. ``dtype`` defaults to what the
         device computes fast, ``context`` to the model's own RoPE base and window. ``int8``: matrix products in 8
-        bits, on a CPU (int8.py). Raises OSError where nothing of that name is found, ValueError where int8 cannot be.
+        bits, on a CPU (int8.py). ``trainable``: layers and parameters stay as transformers made them, to be trained
+        or saved; else a CPU lays them out for itself (fused.py). Raises OSError where nothing of that name is found,
+        ValueError where int8 cannot be.
         """
         from transformers import AutoConfig, AutoModel, AutoTokenizer
         from transformers.utils import logging as transformers_logging
@@ -228,6 +233,8 @@ class LocalEncoder:
         )
         if int8:
             encoder._quantize()
+        if device == "cpu" and not trainable:
+            fuse(encoder.model)
         return encoder
 
     def _quantize(self) -> None:
@@ -267,10 +274,9 @@ class LocalEncoder:
         config: Any = self.model.config
         if config._attn_implementation != ATTENTION:
             return
-        ids = common(self.tokenize([task.prompt("a"), task.prompt("字")]).ids)
-        heads = dict(self._heads)
-        head = heads.pop(ids, None) or Head(ids)
-        self._heads = dict([*heads.items(), (ids, head)][-HEADS:])
+        heads, opening = dict(self._heads), task.prompt("")
+        head = heads.pop(opening, None) or Head(common(self.tokenize([task.prompt("a"), task.prompt("字")]).ids))
+        self._heads = dict([*heads.items(), (opening, head)][-HEADS:])
 
     @torch.inference_mode()
     def encode_rows(self, rows: Sequence[Sequence[int]], *, unit: bool = True) -> np.ndarray:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise, takewhile
 from typing import Any
 
@@ -181,13 +182,13 @@ def _back(query: Tensor, key: Tensor, value: Tensor, window: int | None, options
     for start in range(0, length, size):
         end = min(start + size, length)
         first = max(0, before + start - window + 1)  # the farthest that the block's first query sees
-        mask = _band(end - start, before + start - first, window, query.device)
         seen = query[:, :, start:end], key[:, :, first : before + end], value[:, :, first : before + end]
-        blocks.append(
-            _folded(*seen, mask, options["scale"])
-            if folds
-            else scaled_dot_product_attention(*seen, attn_mask=mask, **options)
-        )
+        shape = end - start, before + start - first, window
+        if folds:
+            blocks.append(_folded(*seen, _bias(*shape, query.shape[1] // key.shape[1], query.dtype), options["scale"]))
+        else:
+            mask = _band(*shape, query.device)
+            blocks.append(scaled_dot_product_attention(*seen, attn_mask=mask, **options))
     return torch.cat(blocks, dim=2) if len(blocks) > 1 else blocks[0]
 
 
@@ -195,17 +196,25 @@ def _folds(query: Tensor, dropout: float) -> bool:
     return query.device.type == "cpu" and query.dtype == torch.bfloat16 and not dropout
 
 
-def _folded(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None) -> Tensor:
+def _folded(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float | None) -> Tensor:
     """Two matrix products, in which the heads that share keys are one: as fast in bfloat16 on a CPU as its others,
     where PyTorch's own attention there takes 3.5 times as long (benchmarks/RESULTS.md)."""
     rows, heads, length, width = query.shape
     groups = rows * key.shape[1]
-    bias = torch.zeros(mask.shape, dtype=query.dtype).masked_fill_(~mask, -torch.inf).repeat(heads // key.shape[1], 1)
     keys, values = key.reshape(groups, -1, width), value.reshape(groups, -1, width)
     scores = torch.baddbmm(
         bias, query.reshape(groups, -1, width), keys.transpose(1, 2), alpha=width**-0.5 if scale is None else scale
     )
     return torch.bmm(scores.softmax(dim=-1), values).view(rows, heads, length, width)
+
+
+@lru_cache(maxsize=8)  # every layer of a pass asks for the same
+def _bias(queries: int, before: int, window: int, heads: int, dtype: torch.dtype) -> Tensor:
+    """What is added to the scores of ``heads`` that share keys: (heads * queries, before + queries), 0 where
+    :func:`_band` is true and -inf elsewhere."""
+    with torch.inference_mode(False):  # whoever asks first, training may be next
+        band = _band(queries, before, window, torch.device("cpu"))
+        return torch.zeros(band.shape, dtype=dtype).masked_fill_(~band, -torch.inf).repeat(heads, 1)
 
 
 def _band(queries: int, before: int, window: int, device: torch.device) -> Tensor:

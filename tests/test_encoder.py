@@ -108,7 +108,7 @@ def test_prompts_of_a_task_go_on_from_what_they_have_in_common(mistral: LocalEnc
     monkeypatch.setattr(mistral, "_heads", {})
     np.testing.assert_allclose(mistral.encode_queries(QUERIES, TASK), whole, atol=1e-6)
     np.testing.assert_allclose(mistral.encode_queries(QUERIES[2:3], TASK), whole[2:3], atol=1e-6)
-    head = next(iter(mistral._heads))
+    head = next(iter(mistral._heads.values())).ids
     assert len(head) > 5
     assert max(reads) <= 32 - len(head)  # 32: the encoder here reads no more
     passages = mistral.encode_passages(["bare", *(TASK.prompt(query) for query in QUERIES)])  # by its ids, not its role
@@ -224,18 +224,18 @@ def test_bfloat16_only_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("knobs", [{}, {"use_dora": True}, {"use_rslora": True}, {"rank_pattern": {"q_proj": 2}}])
 def test_an_adapter_is_merged_as_peft_merges_it(mistral_folder: Path, tmp_path: Path, knobs: dict[str, Any]):
-    base = LocalEncoder.load(mistral_folder, device="cpu", dtype=torch.float32).model
+    base = LocalEncoder.load(mistral_folder, device="cpu", dtype=torch.float32, trainable=True).model
     lora = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights=False, **knobs)
     wrapped: Any = get_peft_model(base, lora)  # type: ignore[arg-type]
     wrapped.half().save_pretrained(tmp_path)  # float16, as `mini` ships
     ModelInfo(base=str(mistral_folder)).write(tmp_path)
-    ours = LocalEncoder.load(tmp_path, device="cpu", dtype=torch.float32).model.state_dict()
+    ours = LocalEncoder.load(tmp_path, device="cpu", dtype=torch.float32, trainable=True).model.state_dict()
 
-    bare: Any = LocalEncoder.load(mistral_folder, device="cpu", dtype=torch.float32).model
+    bare: Any = LocalEncoder.load(mistral_folder, device="cpu", dtype=torch.float32, trainable=True).model
     before = {name: weight.clone() for name, weight in bare.state_dict().items()}
     assert merge_plain(bare, tmp_path) == (not knobs)  # else peft did it, and nothing was touched
     assert all(torch.equal(weight, before[name]) for name, weight in bare.state_dict().items()) == bool(knobs)
-    untouched: Any = LocalEncoder.load(mistral_folder, device="cpu", dtype=torch.float32).model
+    untouched: Any = LocalEncoder.load(mistral_folder, device="cpu", dtype=torch.float32, trainable=True).model
     theirs = PeftModel.from_pretrained(untouched, str(tmp_path)).merge_and_unload().state_dict()
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert not all(torch.equal(ours[name], before[name]) for name in before)

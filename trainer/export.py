@@ -141,7 +141,7 @@ def _write(
     name: str, folder: Path, source: Source, formats: Sequence[str], config: ExportConfig
 ) -> tuple[list[Reference], Facts]:
     """Every file but the card. The model is freed on return: each runtime loads its own."""
-    encoder = LocalEncoder.load(name, device="cpu", dtype=torch.float32)
+    encoder = LocalEncoder.load(name, device="cpu", dtype=torch.float32, trainable=True)
     references = list(make_references(encoder))
     faults = fault_vectors(encoder, probes(references))
     write_reference_file(folder / FILE, source.name, encoder, references, faults)

@@ -86,8 +86,7 @@ class EncoderModel(AbsEncoder):
 def describe(encoder: Encoder, name: str, *, use_instructions: bool = True, **more: Any) -> ModelMeta:
     """What is known of a model and no more: None is mteb's word for unknown. ``name`` is ``owner/name``."""
     inner: Any = getattr(encoder, "inner", encoder)
-    network: Any = getattr(inner, "model", None)
-    parameters = sum(p.numel() for p in network.parameters()) if hasattr(network, "parameters") else None
+    parameters = getattr(inner, "n_parameters", None)
     return ModelMeta.create_empty(
         {
             "name": name,

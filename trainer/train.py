@@ -32,7 +32,7 @@ PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float
 
 def build(config: TrainConfig) -> tuple[Embedder, LocalEncoder]:
     """The base with a fresh LoRA on every linear layer, and the encoder whose tokenizer it reads."""
-    encoder = LocalEncoder.load(config.base, dtype=_dtype(config))
+    encoder = LocalEncoder.load(config.base, dtype=_dtype(config), trainable=True)
     model: Any = encoder.model
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
