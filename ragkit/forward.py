@@ -185,7 +185,10 @@ def _back(query: Tensor, key: Tensor, value: Tensor, window: int | None, options
         seen = query[:, :, start:end], key[:, :, first : before + end], value[:, :, first : before + end]
         shape = end - start, before + start - first, window
         if folds:
-            blocks.append(_folded(*seen, _bias(*shape, query.shape[1] // key.shape[1], query.dtype), options["scale"]))
+            # kept for the next layer, but not where layers are recomputed: those must see the same operations again
+            made = _bias if torch.is_inference_mode_enabled() else _bias.__wrapped__
+            bias = made(*shape, query.shape[1] // key.shape[1], query.dtype)
+            blocks.append(_folded(*seen, bias, options["scale"]))
         else:
             mask = _band(*shape, query.device)
             blocks.append(scaled_dot_product_attention(*seen, attn_mask=mask, **options))
@@ -208,13 +211,12 @@ def _folded(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: floa
     return torch.bmm(scores.softmax(dim=-1), values).view(rows, heads, length, width)
 
 
-@lru_cache(maxsize=8)  # every layer of a pass asks for the same
+@lru_cache(maxsize=8)
 def _bias(queries: int, before: int, window: int, heads: int, dtype: torch.dtype) -> Tensor:
     """What is added to the scores of ``heads`` that share keys: (heads * queries, before + queries), 0 where
     :func:`_band` is true and -inf elsewhere."""
-    with torch.inference_mode(False):  # whoever asks first, training may be next
-        band = _band(queries, before, window, torch.device("cpu"))
-        return torch.zeros(band.shape, dtype=dtype).masked_fill_(~band, -torch.inf).repeat(heads, 1)
+    band = _band(queries, before, window, torch.device("cpu"))
+    return torch.zeros(band.shape, dtype=dtype).masked_fill_(~band, -torch.inf).repeat(heads, 1)
 
 
 def _band(queries: int, before: int, window: int, device: torch.device) -> Tensor:

@@ -166,6 +166,14 @@ def test_chunks_are_recomputed_in_mixed_precision(config: TrainConfig):
         assert torch.cosine_similarity(other[1:], whole[1:], dim=0) > 0.99
 
 
+def test_rows_of_many_lengths_are_recomputed_in_mixed_precision(config: TrainConfig):
+    """What a pass keeps for its next layer is gone by the time that its first chunks are recomputed."""
+    config = dataclasses.replace(config, precision="bf16")
+    rows = [[1, *range(10, 10 + length), 2] for length in (3, 3, *range(4, 14))]
+    whole = gradients(config, rows, 1 << 20, 0)
+    assert torch.cosine_similarity(gradients(config, rows, 1, 1 << 20)[1:], whole[1:], dim=0) > 0.99
+
+
 def test_prompts_computed_once_change_no_gradient(config: TrainConfig):
     """Six prompts of two tasks and six passages: the same loss and gradient, in chunks and recomputed."""
     prompts = [Task("t", f"Find what {n % 2} says").prompt(word) for n, word in enumerate(WORDS[:6])]
