@@ -12,10 +12,11 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ragkit.around import Around
 from ragkit.task import Task
 
 if TYPE_CHECKING:
@@ -24,25 +25,16 @@ if TYPE_CHECKING:
 CHUNK = 8  # texts a call: a second or so of two cores, which the next one waits
 
 
-class Remembering:
+class Remembering(Around):
     """The Encoder ``inner`` with a memory of ``rows`` embeddings; safe to share among threads."""
 
     def __init__(self, inner: Encoder, rows: int = 8192) -> None:
-        self.inner: Any = inner
-        self.dimension, self.max_length, self.fingerprint = inner.dimension, inner.max_length, inner.fingerprint
-        self.answer_threshold = float(getattr(inner, "answer_threshold", 0.0))
+        super().__init__(inner)
         self._rows: OrderedDict[tuple[str, str], np.ndarray] = OrderedDict()
         self._most = rows
         self._lock = threading.Lock()  # of the two dictionaries
         self._turn = threading.Lock()  # at the model
         self._waiting: dict[str, dict[str, int]] = {}  # prefix -> text -> callers that want it
-
-    @property
-    def truncated(self) -> int:
-        return self.inner.truncated
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        return self.inner.count_tokens(texts)
 
     def encode_queries(self, queries: Sequence[str], task: Task) -> np.ndarray:
         for query in queries:

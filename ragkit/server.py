@@ -40,7 +40,7 @@ from ragkit.wire import (
     Wanted,
     aliases,
     encode,
-    shorten,
+    shortened,
     understand,
 )
 
@@ -272,7 +272,7 @@ class _Service:
             )
         self.check_texts(request.texts())
         if request.dimensions:  # before the work, not after it
-            shorten(np.empty((0, self.encoder.dimension), np.float32), request.dimensions)
+            shortened(np.empty((0, self.encoder.dimension), np.float32), request.dimensions)
         prompts = wanted.prompts(request.texts())
         if wanted.task:
             await self.in_thread(self.encoder.share, wanted.task)
@@ -299,7 +299,7 @@ class _Service:
         """Off the event loop: a million numbers take a second to write."""
         if not np.isfinite(rows).all():
             raise RuntimeError("an embedding is not finite: the model overflows in this precision")
-        rows = shorten(rows, request.dimensions)
+        rows = shortened(rows, request.dimensions)
         return JSONResponse(
             {
                 "object": "list",

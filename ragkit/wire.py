@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from ragkit.around import shorten
 from ragkit.task import DEFAULT_TASK, TASKS, Task
 
 InputType = Literal["query", "document"]
@@ -189,19 +190,14 @@ def _task(name: str, instruction: str | None) -> Task:
     return TASKS[name or DEFAULT_TASK]
 
 
-def shorten(rows: np.ndarray, dimensions: int | None) -> np.ndarray:
+def shortened(rows: np.ndarray, dimensions: int | None) -> np.ndarray:
     """The first ``dimensions`` columns of unit rows (N, D), at unit length again. Raises :class:`Refused`."""
     if dimensions is None or dimensions == rows.shape[1]:
         return rows
-    if dimensions > rows.shape[1]:
-        raise Refused(
-            422,
-            f"dimensions is {dimensions}, an embedding has {rows.shape[1]}",
-            code="too_many_dimensions",
-            param="dimensions",
-        )
-    cut = rows[:, :dimensions]
-    return cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    try:
+        return shorten(rows, dimensions)
+    except ValueError as error:
+        raise Refused(422, str(error), code="too_many_dimensions", param="dimensions") from error
 
 
 def encode(row: np.ndarray, encoding_format: str) -> str | list[float]:

@@ -25,6 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ragkit import metrics
+from ragkit.around import Around, shorten
 from ragkit.encoder import Encoder
 from ragkit.evaluate import read_qrels
 from ragkit.language import normalise_language
@@ -92,22 +93,7 @@ def read_sets(data: Path) -> Iterator[RetrievalSet]:
         yield RetrievalSet(folder.parent.name, folder.name, passages, queries, qrels)
 
 
-class _Around:
-    """What an Encoder around another one leaves as it is."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        self.inner = encoder
-        self.dimension, self.max_length, self.fingerprint = encoder.dimension, encoder.max_length, encoder.fingerprint
-
-    @property
-    def truncated(self) -> int:
-        return self.inner.truncated
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        return self.inner.count_tokens(texts)
-
-
-class CachedEncoder(_Around):
+class CachedEncoder(Around):
     """An Encoder that remembers its embeddings in an SQLite file, keyed by model, role, prompt and text."""
 
     def __init__(self, encoder: Encoder, file: Path, *, chunk: int = 64, progress: bool = True) -> None:
@@ -151,25 +137,19 @@ class CachedEncoder(_Around):
         return np.frombuffer(found[0], dtype=np.float32) if found else None
 
 
-class ShortEncoder(_Around):
-    """The first ``dimension`` numbers of an encoder's embeddings, at unit length again (arXiv 2205.13147). Raises
-    ValueError where it has fewer."""
+class ShortEncoder(Around):
+    """The first ``dimension`` numbers of an encoder's embeddings. Raises ValueError where it has fewer."""
 
     def __init__(self, encoder: Encoder, dimension: int) -> None:
-        if not 0 < dimension <= encoder.dimension:
-            raise ValueError(f"dimensions is {dimension}: an embedding of this model has {encoder.dimension}")
         super().__init__(encoder)
+        shorten(np.empty((0, encoder.dimension), np.float32), dimension)  # refused before a text is encoded
         self.dimension, self.fingerprint = dimension, f"{encoder.fingerprint}-{dimension}"
 
     def encode_queries(self, queries: Sequence[str], task: Task) -> np.ndarray:
-        return self._cut(self.inner.encode_queries(queries, task))
+        return shorten(self.inner.encode_queries(queries, task), self.dimension)
 
     def encode_passages(self, passages: Sequence[str]) -> np.ndarray:
-        return self._cut(self.inner.encode_passages(passages))
-
-    def _cut(self, rows: np.ndarray) -> np.ndarray:
-        cut = rows[:, : self.dimension]
-        return cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        return shorten(self.inner.encode_passages(passages), self.dimension)
 
 
 class NoEncoder:
