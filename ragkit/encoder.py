@@ -191,7 +191,8 @@ class LocalEncoder:
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
         transformers_logging.disable_progress_bar()  # it loads in seconds, and scripts read our standard error
         device = device or ("cuda" if torch.cuda.is_available() and not int8 else "cpu")
-        dtype = torch.float32 if int8 else dtype or fast_dtype(device)
+        dtype = dtype or fast_dtype(device)
+        exact = torch.float32 if int8 else dtype  # what is rounded to 8 bits is rounded once
         adapter, info = None, ModelInfo()
         source = _resolve(name)
         if source.is_dir():
@@ -209,22 +210,22 @@ class LocalEncoder:
         model = AutoModel.from_pretrained(
             where,
             config=config,
-            dtype=torch.float32 if adapter else dtype,
+            dtype="auto" if adapter else exact,  # as stored; all of it in float32 would be a second's work
             attn_implementation=attention(device, config.model_type),
         )
         digest = weights_digest(source) if source.is_dir() else f"{where}@{model.config._commit_hash}"
         if adapter:
-            if not merge_plain(model, adapter):  # in float32, cast after: nothing of a small update is lost
+            if not merge_plain(model, adapter, exact):  # in float32, cast after: nothing of a small update is lost
                 from peft import PeftModel
 
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", FutureWarning)  # peft 0.21 asks transformers by an old name
-                    model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+                    model = PeftModel.from_pretrained(model.float(), str(adapter)).merge_and_unload()
             digest += weights_digest(adapter)
         if context:
             digest += repr(context)
         encoder = cls(
-            model.to(device=device, dtype=dtype),
+            model.to(device=device, dtype=exact),
             mini.tokenizer(source) if mini.is_base(source) else AutoTokenizer.from_pretrained(where),
             weights_hash=digest,
             max_length=max_length or info.max_length,
@@ -233,6 +234,7 @@ class LocalEncoder:
         )
         if int8:
             encoder._quantize()
+            encoder.model.to(dtype)
         if device == "cpu" and not trainable:
             fuse(encoder.model)
         return encoder

@@ -3,9 +3,9 @@
 Weights keep a step size for each output channel, states one for each token, found as they come. A few input channels
 of a language model are a hundred times larger than the others and would take the steps from all: they are shrunk before
 rounding and their weights grown as much, so that the product stays what it was (SmoothQuant, arXiv 2211.10438, alpha
-0.5). How large channels get is seen on the project's own reference texts, in eight scripts. Everything between the
-products stays in float32. The embeddings mean what they did (cosine 0.998 to float32 for mini): the fingerprint
-stays, and a store may hold both.
+0.5). How large channels get is seen on the project's own reference texts, in eight scripts. What lies between the
+products has the precision that the model is cast to afterwards. The embeddings mean what they did (cosine 0.998 to
+float32 for mini): the fingerprint stays, and a store may hold both.
 """
 
 from __future__ import annotations
@@ -26,14 +26,12 @@ STEPS = (63, 100, 127)
 class Int8Linear(nn.Module):
     """``linear`` over states such as ``seen`` (N, in), with weights of ``steps`` to either side."""
 
-    shrink: Tensor  # (in,)
-
     def __init__(self, linear: nn.Linear, seen: Tensor, steps: int) -> None:
         super().__init__()
         weight = linear.weight.detach().float()  # (out, in)
         largest = seen.abs().amax(dim=0).clamp_min(1e-5)
         grow = (largest / weight.abs().amax(dim=0).clamp_min(1e-5)).sqrt()
-        self.register_buffer("shrink", 1 / grow, persistent=False)
+        self.shrink = 1 / grow  # (in,); no buffer: it stays in float32 when the model is cast
         weight = weight * grow
         sizes = weight.abs().amax(dim=1).double().clamp_min(1e-12) / steps
         with warnings.catch_warnings():
@@ -52,9 +50,10 @@ class Int8Linear(nn.Module):
         return min(layers, key=lambda layer: float((layer(seen) - exact).square().sum()))
 
     def forward(self, states: Tensor) -> Tensor:
-        states = states * self.shrink
-        length = states.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12)  # of each token
-        return torch.ops.quantized.linear_dynamic(states / length, self.packed) * length
+        shrunk = states * self.shrink  # in float32, whatever the states are in
+        length = shrunk.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12)  # of each token
+        product = torch.ops.quantized.linear_dynamic(shrunk / length, self.packed) * length
+        return product.to(states.dtype)
 
 
 def quantize(model: nn.Module, calibrate: Callable[[], Any]) -> None:

@@ -25,9 +25,9 @@ _TOLD = {
 
 
 @torch.no_grad()
-def merge_plain(model: nn.Module, folder: Path) -> bool:
-    """Merge the adapter of ``folder`` into ``model``, whose weights are float32; False, and nothing done, where it is
-    not plain."""
+def merge_plain(model: nn.Module, folder: Path, dtype: torch.dtype = torch.float32) -> bool:
+    """Merge the adapter of ``folder`` into ``model`` in float32, whatever its weights are stored in, and leave what was
+    merged in ``dtype``; False, and nothing done, where the adapter is not plain."""
     config = json.loads((folder / "adapter_config.json").read_text("utf-8"))
     file = folder / "adapter_model.safetensors"
     if not _is_plain(config) or not file.exists():
@@ -40,7 +40,7 @@ def merge_plain(model: nn.Module, folder: Path) -> bool:
     scale = config["lora_alpha"] / config["r"]
     for name, key in pairs.items():
         down, up = weights[key].float(), weights[key.removesuffix(_A) + _B].float()  # (r, D_in), (D_out, r)
-        layers[name].weight += up @ down * scale
+        layers[name].weight = nn.Parameter((layers[name].weight.float() + up @ down * scale).to(dtype))
     return True
 
 
