@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -109,7 +109,7 @@ class PlanWriter:
         told = hashlib.sha256()
         for passage in rows:  # the hash covers the document: text, title, language, date, metadata, splitting
             told.update(f"{passage.id}\0{passage.document_hash}\n".encode())
-        _write(self._folder / _name(len(self.shards)), to_table(rows))
+        _write(self._folder / _name(len(self.shards)), to_table(rows), {})
         self.shards.append((len(rows), told.hexdigest()))
 
 
@@ -134,14 +134,17 @@ class Folder:
         return [n for n in range(len(self.manifest.shards)) if not self.whole(n)]
 
     def planned(self, n: int) -> pa.Table:
-        """Raises ShardError where the plan is not there, or another one."""
-        try:
-            return parquet.read_table(self.path / "plan" / _name(n), schema=PASSAGE, memory_map=False)
-        except (OSError, pa.ArrowInvalid) as error:
+        """Raises ShardError where the plan is not there, or is damaged."""
+        file = self.path / "plan" / _name(n)
+        if not file.exists():
             raise ShardError(
-                f"no plan of shard {n} in {self.path} as this machine sees it ({error}): all workers must see one "
-                "folder under that name, as on a shared file system"
-            ) from error
+                f"no plan of shard {n} in {self.path} as this machine sees it: all workers must see one folder under "
+                "that name, as on a shared file system"
+            )
+        cure = f"delete {file.parent} and run `ragkit embed` again"
+        table = pa.Table.from_batches(list(_read(file, PASSAGE.names, _ROWS, cure)), PASSAGE)
+        _compare(file, table.to_batches(), cure)
+        return table
 
     def write(self, n: int, planned: pa.Table, embeddings: np.ndarray) -> None:
         """``embeddings`` (N, D) float32, a row for each planned passage."""
@@ -153,32 +156,16 @@ class Folder:
             )
         flat = pa.array(np.ascontiguousarray(embeddings, dtype=np.float32).reshape(-1))
         rows = pa.FixedSizeListArray.from_arrays(flat, self.manifest.dimension)
-        table = planned.append_column("embedding", rows)
-        told = hashlib.sha256()
-        _take_in(told, table)
-        table = table.replace_schema_metadata({b"ragkit": self._stamp(n), b"content": told.hexdigest().encode()})
-        _write(self.path / _name(n), table)
+        _write(self.path / _name(n), planned.append_column("embedding", rows), {b"ragkit": self._stamp(n)})
 
     def batches(self, n: int, rows: int = _ROWS) -> Iterator[tuple[list[Passage], np.ndarray]]:
         """Passages of shard ``n`` and their embeddings (N, D), as they were written. Raises ShardError for a damaged
-        file before the first of them: the checksums of its pages leave out the headers between them, so all that is
-        read is held against a digest beforehand."""
-        file, told = self.path / _name(n), hashlib.sha256()
-        for batch in self._read(file, rows):
-            _take_in(told, batch)
-        footer = parquet.read_metadata(file).metadata or {}
-        if told.hexdigest().encode() != footer.get(b"content"):
-            raise ShardError(f"{file} is not what was written: delete it and run `ragkit embed` again")
-        for batch in self._read(file, rows):
+        file before the first of them, which takes a reading of its own."""
+        file, cure = self.path / _name(n), "delete it and run `ragkit embed` again"
+        columns = [*PASSAGE.names, "embedding"]
+        _compare(file, _read(file, columns, rows, cure), cure)
+        for batch in _read(file, columns, rows, cure):
             yield from_table(batch), _embeddings(batch)
-
-    def _read(self, file: Path, rows: int) -> Iterator[pa.RecordBatch]:
-        try:
-            with parquet.ParquetFile(file, memory_map=False, page_checksum_verification=True) as opened:
-                for batch in opened.iter_batches(batch_size=rows, use_threads=False):
-                    yield batch.select([*PASSAGE.names, "embedding"])
-        except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-            raise ShardError(f"{file} cannot be read ({error}): delete it and run `ragkit embed` again") from error
 
     def clear(self) -> None:
         """What a killed run has left half written."""
@@ -211,19 +198,42 @@ def _embeddings(batch: pa.RecordBatch | pa.Table) -> np.ndarray:
     return column.flatten().to_numpy().reshape(batch.num_rows, -1)
 
 
-def _take_in(told: hashlib._Hash, batch: pa.RecordBatch | pa.Table) -> None:
-    """Row by row, so that the digest is the same however the rows are batched."""
-    for row, embedding in zip(batch.select(PASSAGE.names).to_pylist(), _embeddings(batch), strict=True):
-        told.update(json.dumps(list(row.values()), default=str).encode())
-        told.update(embedding.tobytes())
+def _read(file: Path, columns: Sequence[str], rows: int, cure: str) -> Iterator[pa.RecordBatch]:
+    try:
+        with parquet.ParquetFile(file, memory_map=False, page_checksum_verification=True) as opened:
+            for batch in opened.iter_batches(batch_size=rows, use_threads=False):
+                yield batch.select(columns)
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        raise ShardError(f"{file} cannot be read ({error}): {cure}") from error
+
+
+def _compare(file: Path, batches: Iterable[pa.RecordBatch], cure: str) -> None:
+    """Raises ShardError where what was read is not what :func:`_write` was given. Parquet's own checksums of its pages
+    leave out the headers between them."""
+    content = _digest(batches)
+    if (parquet.read_metadata(file).metadata or {}).get(b"content") != content:
+        raise ShardError(f"{file} is not what was written: {cure}")
+
+
+def _digest(batches: Iterable[pa.RecordBatch]) -> bytes:
+    """SHA-256 of the rows, the same however they are batched."""
+    told = hashlib.sha256()
+    for batch in batches:
+        embeddings = _embeddings(batch) if "embedding" in batch.schema.names else [b""] * batch.num_rows
+        for row, embedding in zip(batch.select(PASSAGE.names).to_pylist(), embeddings, strict=True):
+            told.update(json.dumps(list(row.values()), default=str).encode())
+            told.update(embedding)
+    return told.hexdigest().encode()
 
 
 def _name(n: int) -> str:
     return f"{n:05}.parquet"
 
 
-def _write(file: Path, table: pa.Table) -> None:
-    """Whole or not at all, also after a power cut, and whoever else writes the same file at this moment."""
+def _write(file: Path, table: pa.Table, metadata: dict[bytes, bytes]) -> None:
+    """Whole or not at all, also after a power cut, and whoever else writes the same file at this moment. The footer
+    keeps ``metadata`` and the digest of the rows."""
+    table = table.replace_schema_metadata(metadata | {b"content": _digest(table.to_batches())})
     temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as out:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -150,6 +151,33 @@ def test_a_flipped_bit_is_found_before_it_is_loaded(source: Path, tmp_path: Path
     file.write_bytes(found[0])  # early in the file: the footer says that all is well
     with pytest.raises(ShardError, match=r"00001.parquet .*delete it and run `ragkit embed` again"):
         load(tmp_path, tmp_path / "store", "town")
+
+
+def test_a_damaged_plan_is_not_embedded(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Killed after the plan was made; then a bit of it flips."""
+    run(source, tmp_path / "whole")
+    monkeypatch.setattr(Folder, "drop_plan", lambda folder: None)
+    run(source, tmp_path)
+    file, folder = tmp_path / "plan" / "00001.parquet", Folder(tmp_path, manifest_of(tmp_path))
+    whole, planned = file.read_bytes(), folder.planned(1)
+    found = 0
+    for place in range(0, len(whole), 41):
+        data = bytearray(whole)
+        data[place] ^= 1
+        file.write_bytes(data)
+        try:
+            assert folder.planned(1).equals(planned)
+        except ShardError as error:
+            assert f"delete {file.parent} and run `ragkit embed` again" in str(error)
+            found += 1
+    assert found > len(whole) / 41 / 4
+    (tmp_path / "00001.parquet").unlink()
+    with pytest.raises(ShardError, match="no plan of shard 99"):
+        folder.planned(99)
+    shutil.rmtree(file.parent)  # as the message says
+    monkeypatch.undo()
+    assert run(source, tmp_path).embedded == 10
+    assert rows(tmp_path) == rows(tmp_path / "whole")
 
 
 def test_two_runs_with_different_settings_do_not_share_a_folder(source: Path, tmp_path: Path):
