@@ -27,8 +27,18 @@ ACTIVATIONS = {
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2**-6}  # of the largest number of a layer's output
 
 
-class PackedLinear(nn.Module):
-    """``linear``, its weights in oneDNN's layout. They are no parameter any more: not trained, not saved."""
+class _LaidOut(nn.Module):
+    """Its weights are no parameters any more. A model saved without them would load again, with random ones."""
+
+    def _save_to_state_dict(self, *_: Any) -> None:
+        raise RuntimeError(
+            "this model's layers are laid out for a CPU and cannot be saved: load it with "
+            "LocalEncoder.load(..., trainable=True)"
+        )
+
+
+class PackedLinear(_LaidOut):
+    """``linear``, its weights in oneDNN's layout."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -56,7 +66,7 @@ class GatedMLP(nn.Module):
         return self.down(self.up.times(states, self.gate(states, self.activation)))
 
 
-class RMSNorm(nn.Module):
+class RMSNorm(_LaidOut):
     """States over their root mean square, times ``gain``, all in float32; returned in the states' own precision."""
 
     gain: Tensor  # (D,)

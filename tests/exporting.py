@@ -18,7 +18,7 @@ def exported(
 ) -> Path:
     """The tiny Mistral, reading ``max_length`` tokens, in ``formats``; ``info`` goes into its ragkit.json."""
     source = folders.mktemp("source") / "tiny"
-    model = LocalEncoder.load(mistral_folder, device="cpu", dtype=torch.float32, max_length=max_length)
+    model = LocalEncoder.load(mistral_folder, device="cpu", dtype=torch.float32, max_length=max_length, trainable=True)
     model.model.save_pretrained(source)  # type: ignore[operator]
     model.tokenizer.save_pretrained(source)
     (source / "ragkit.json").write_text(json.dumps({"max_length": max_length, **info}))

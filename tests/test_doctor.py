@@ -164,7 +164,7 @@ def test_llama_cpp_with_a_spoiled_file(folder: Path, tmp_path: Path, monkeypatch
         real(self, key, value, *types)
 
     monkeypatch.setattr(gguf.GGUFWriter, "add_key_value", forgetful)
-    model = LocalEncoder.load(folder, device="cpu", dtype=torch.float32)
+    model = LocalEncoder.load(folder, device="cpu", dtype=torch.float32, trainable=True)
     file = tmp_path / "model.gguf"
     write_gguf(model.model, model.tokenizer, file, name="t", max_length=MAX_LENGTH, precision="f32")
     xllamacpp: Any = import_module("xllamacpp")

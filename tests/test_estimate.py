@@ -80,7 +80,7 @@ def test_operations_are_those_that_pytorch_counts(mistral_folder: Path):
 
 def test_activations_are_those_that_autograd_saves(mistral_folder: Path):
     config = TrainConfig([], base=str(mistral_folder), precision="fp32", lora_dropout=0.0)
-    model = LocalEncoder.load(config.base, dtype=torch.float32)
+    model = LocalEncoder.load(config.base, dtype=torch.float32, trainable=True)
     saved: dict[int, int] = {}
     kept = []
 

@@ -42,7 +42,7 @@ ALL = ("adapter", "safetensors", "sentence-transformers", "onnx", "gguf")
 def run(mistral_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder: a LoRA adapter, not zero, over the tiny Mistral, with config, counts and scores."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    base = LocalEncoder.load(mistral_folder, device="cpu", dtype=torch.float32)
+    base = LocalEncoder.load(mistral_folder, device="cpu", dtype=torch.float32, trainable=True)
     torch.manual_seed(1)
     lora = LoraConfig(r=4, target_modules="all-linear", task_type="FEATURE_EXTRACTION", init_lora_weights=False)
     model = get_peft_model(base.model, lora)  # type: ignore[arg-type]
@@ -57,7 +57,7 @@ def run(mistral_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def encoder(run: Path) -> LocalEncoder:
-    return LocalEncoder.load(run / "model", device="cpu", dtype=torch.float32)
+    return LocalEncoder.load(run / "model", device="cpu", dtype=torch.float32, trainable=True)
 
 
 @pytest.fixture(scope="module")

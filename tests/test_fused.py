@@ -106,10 +106,13 @@ def test_where_pytorch_has_no_such_product_linear_layers_stay(monkeypatch: pytes
         assert not {PackedLinear, GatedMLP} & kinds(model)
 
 
-def test_a_trainable_model_keeps_its_parameters(mistral_folder: Path):
+def test_a_trainable_model_keeps_its_parameters_and_another_is_not_saved(mistral_folder: Path, tmp_path: Path):
     kept, laid_out = (LocalEncoder.load(mistral_folder, device="cpu", trainable=t) for t in (True, False))
     names = {name for name, _ in kept.model.named_parameters()}  # type: ignore[union-attr]
     assert "layers.0.mlp.up_proj.weight" in names
     assert {name for name, _ in laid_out.model.named_parameters()} == {"embed_tokens.weight"}  # type: ignore[union-attr]
     assert kept.n_parameters == laid_out.n_parameters
+    for save in (laid_out.model.state_dict, lambda: laid_out.model.save_pretrained(tmp_path)):  # type: ignore[union-attr]
+        with pytest.raises(RuntimeError, match=r"cannot be saved: load it with .*trainable=True"):
+            save()
     assert kept.fingerprint == laid_out.fingerprint

@@ -97,7 +97,7 @@ def test_training_and_serving_give_the_same_vectors_and_loss(run: Path, config: 
     """The unmerged model in the trainer's own step, against the merged one behind encode_*."""
     from peft import PeftModel
 
-    base = LocalEncoder.load(config.base, dtype=torch.float32)
+    base = LocalEncoder.load(config.base, dtype=torch.float32, trainable=True)
     model = PeftModel.from_pretrained(base.model, str(run / "model")).eval()
     served = LocalEncoder.load(run / "model", dtype=torch.float32)
     task = TASKS["question-answering"]
