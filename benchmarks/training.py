@@ -118,11 +118,15 @@ def theirs(pairs: list[dict[str, str]], batch: int, precision: str, mini_batch_t
 
 
 RUNS: dict[str, Any] = {
-    "ragkit, all but one chunk recomputed": lambda *run: ours(*run, 0, "products"),
-    "ragkit, matrix products kept": lambda *run: ours(*run, 1 << 20, "products"),
-    "ragkit, all kept of 16,000 tokens": lambda *run: ours(*run, 16_000, "all"),
-    "sentence-transformers, default": lambda *run: theirs(*run, None),
-    "sentence-transformers, mini-batches of 1,024 tokens": lambda *run: theirs(*run, CHUNK_TOKENS),
+    "ragkit, all but one chunk recomputed": lambda pairs, batch, precision: ours(
+        pairs, batch, precision, 0, "products"
+    ),
+    "ragkit, matrix products kept": lambda pairs, batch, precision: ours(pairs, batch, precision, 1 << 20, "products"),
+    "ragkit, all kept of 16,000 tokens": lambda pairs, batch, precision: ours(pairs, batch, precision, 16_000, "all"),
+    "sentence-transformers, default": lambda pairs, batch, precision: theirs(pairs, batch, precision, None),
+    "sentence-transformers, mini-batches of 1,024 tokens": lambda pairs, batch, precision: theirs(
+        pairs, batch, precision, CHUNK_TOKENS
+    ),
 }
 
 

@@ -30,7 +30,7 @@ TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2**-6}  # of the largest numbe
 class _LaidOut(nn.Module):
     """Its weights are no parameters any more. A model saved without them would load again, with random ones."""
 
-    def _save_to_state_dict(self, *_: Any) -> None:
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         raise RuntimeError(
             "this model's layers are laid out for a CPU and cannot be saved: load it with "
             "LocalEncoder.load(..., trainable=True)"
