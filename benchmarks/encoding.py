@@ -21,6 +21,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -35,25 +36,10 @@ TASK = TASKS[DEFAULT_TASK]
 OURS = "ragkit"
 
 
-def ragkit(export: Path, queries: bool) -> Run:
+def ragkit(export: Path, queries: bool, **knobs: Any) -> Run:
     from ragkit.encoder import LocalEncoder
 
-    encoder = LocalEncoder.load(export, device="cpu")
-    return (lambda texts: encoder.encode_queries(texts, TASK)) if queries else encoder.encode_passages
-
-
-def plain(export: Path, queries: bool) -> Run:
-    """Ours, with the layers that transformers made."""
-    from ragkit.encoder import LocalEncoder
-
-    encoder = LocalEncoder.load(export, device="cpu", trainable=True)
-    return (lambda texts: encoder.encode_queries(texts, TASK)) if queries else encoder.encode_passages
-
-
-def int8(export: Path, queries: bool) -> Run:
-    from ragkit.encoder import LocalEncoder
-
-    encoder = LocalEncoder.load(export, int8=True)
+    encoder = LocalEncoder.load(export, device="cpu", **knobs)
     return (lambda texts: encoder.encode_queries(texts, TASK)) if queries else encoder.encode_passages
 
 
@@ -137,8 +123,8 @@ def llama_cpp(export: Path, queries: bool) -> Run:
 
 PROGRAMS: dict[str, Callable[[Path, bool], Run]] = {
     OURS: ragkit,
-    "ragkit, layers of transformers": plain,
-    "ragkit, int8": int8,
+    "ragkit, layers of transformers": partial(ragkit, trainable=True),
+    "ragkit, int8": partial(ragkit, int8=True),
     "ragkit, prompts in whole": whole_prompts,
     "sentence-transformers": sentence_transformers,
     "sentence-transformers, batch 8": lambda export, queries: sentence_transformers(export, queries, 8),

@@ -191,11 +191,9 @@ def from_table(batch: pa.RecordBatch | pa.Table) -> list[Passage]:
     return [Passage(**row | {"metadata": json.loads(row["metadata"] or "{}")}) for row in rows]
 
 
-def _embeddings(batch: pa.RecordBatch | pa.Table) -> np.ndarray:
+def _embeddings(batch: pa.RecordBatch) -> np.ndarray:
     """(N, D) float32."""
-    column = batch.column("embedding")
-    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return column.flatten().to_numpy().reshape(batch.num_rows, -1)
+    return batch.column("embedding").flatten().to_numpy().reshape(batch.num_rows, -1)
 
 
 def _read(file: Path, columns: Sequence[str], rows: int, cure: str) -> Iterator[pa.RecordBatch]:
