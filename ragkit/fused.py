@@ -11,6 +11,7 @@ and takes its place only where both say the same to the digit that the precision
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -84,21 +85,18 @@ class RMSNorm(_LaidOut):
 def fuse(model: nn.Module) -> None:
     """Replace in place what can be replaced of ``model``, on a CPU and in one precision. It cannot be trained after."""
     model.requires_grad_(False)
-    packs = _packs(next(model.parameters()).dtype)
-    for name, layer in list(model.named_modules()):
-        if packs and all(hasattr(layer, part) for part in ("gate_proj", "up_proj", "down_proj", "act_fn")):
-            _replace(model, name, _gated(layer))
-    for name, layer in list(model.named_modules()):
-        if packs and type(layer) is nn.Linear:
-            _replace(model, name, PackedLinear(layer))
-        elif hasattr(layer, "eps") or hasattr(layer, "variance_epsilon"):
-            _replace(model, name, _norm(layer))
+    if _packs(next(model.parameters()).dtype):
+        exchange(model, _gated)
+        exchange(model, lambda layer: PackedLinear(layer) if type(layer) is nn.Linear else None)
+    exchange(model, _norm)
 
 
-def _replace(model: nn.Module, name: str, layer: nn.Module | None) -> None:
-    if layer is not None:
-        parent, _, last = name.rpartition(".")
-        setattr(model.get_submodule(parent), last, layer)
+def exchange(model: nn.Module, better: Callable[[Any], nn.Module | None]) -> None:
+    """Put in the place of every layer what ``better`` makes of it; None: it stays."""
+    for name, layer in list(model.named_modules()):
+        if (made := better(layer)) is not None:
+            parent, _, last = name.rpartition(".")
+            setattr(model.get_submodule(parent), last, made)
 
 
 def _packs(dtype: torch.dtype) -> bool:
@@ -109,7 +107,7 @@ def _packs(dtype: torch.dtype) -> bool:
     if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return False
     layer: Any
-    layer, states = nn.utils.skip_init(nn.Linear, 32, 8, dtype=dtype), _states(32, dtype)
+    layer, states = nn.utils.skip_init(nn.Linear, 32, 8, dtype=dtype), made_up(32, dtype)
     layer.weight.copy_(states)
     layer.bias.copy_(states[:, 0])
     try:
@@ -118,41 +116,53 @@ def _packs(dtype: torch.dtype) -> bool:
     except (AttributeError, RuntimeError, TypeError):
         return False
     product = linear(states.float(), layer.weight.float(), layer.bias.float())
-    return _same(gated, gelu(product, approximate="tanh") * product)
+    return same(gated, gelu(product, approximate="tanh") * product)
 
 
 def _gated(mlp: Any) -> GatedMLP | None:
-    parts = (mlp.gate_proj, mlp.up_proj, mlp.down_proj)
-    if any(type(part) is not nn.Linear for part in parts):
+    if (activation := gated_activation(mlp)) is None:
+        return None
+    fused, states = GatedMLP(mlp, activation), made_up(mlp.up_proj.in_features, mlp.up_proj.weight.dtype)
+    return fused if same(fused(states), mlp(states)) else None
+
+
+def gated_activation(mlp: Any) -> tuple[str, str] | None:
+    """Which of :data:`ACTIVATIONS` a gated MLP of plain linear layers computes; None for any other layer."""
+    parts = [getattr(mlp, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
+    if any(type(part) is not nn.Linear for part in parts) or not hasattr(mlp, "act_fn"):
         return None
     line = torch.linspace(-8, 8, 1001)
     known = (name for name, function in ACTIVATIONS.items() if torch.allclose(mlp.act_fn(line), function(line), 1e-5))
-    if (activation := next(known, None)) is None:
-        return None
-    fused, states = GatedMLP(mlp, activation), _states(parts[0].in_features, parts[0].weight.dtype)
-    return fused if _same(fused(states), mlp(states)) else None
+    return next(known, None)
 
 
 def _norm(layer: Any) -> RMSNorm | None:
+    return None if (found := norm_gain(layer)) is None else RMSNorm(*found)
+
+
+@torch.no_grad()
+def norm_gain(layer: Any) -> tuple[Tensor, float] | None:
+    """The gain (D,) in float32 and the epsilon of an RMS norm; None for any other layer."""
     weights = dict(layer.named_parameters())
-    if list(weights) != ["weight"] or weights["weight"].dim() != 1 or list(layer.children()):
+    eps = getattr(layer, "eps", getattr(layer, "variance_epsilon", None))
+    if eps is None or list(weights) != ["weight"] or weights["weight"].dim() != 1 or list(layer.children()):
         return None
     exact = deepcopy(layer).float()  # gains of 60 and 61 look alike in bfloat16
     weight = exact.weight.detach()
-    states = _states(len(weight), weight.dtype) + 1  # not about zero: a norm that takes the mean away is another one
+    states = made_up(len(weight), weight.dtype) + 1  # not about zero: a norm that takes the mean away is another one
     for gain in (weight, 1 + weight):  # Gemma keeps what is added to one
-        norm = RMSNorm(gain, getattr(layer, "eps", getattr(layer, "variance_epsilon", 0.0)))
-        if _same(norm(states), exact(states)):
-            return norm
+        if same(RMSNorm(gain, eps)(states), exact(states)):
+            return gain, eps
     return None
 
 
-def _states(width: int, dtype: torch.dtype) -> Tensor:
-    """Made-up states (8, width), the same each time and without a draw from anyone's generator."""
+def made_up(width: int, dtype: torch.dtype) -> Tensor:
+    """States (8, width), the same each time and without a draw from anyone's generator."""
     return torch.randn(8, width, generator=torch.Generator().manual_seed(0)).to(dtype)
 
 
-def _same(found: Tensor, expected: Tensor) -> bool:
+def same(found: Tensor, expected: Tensor) -> bool:
+    """Equal to the digit that their precision holds."""
     if found.shape != expected.shape:
         return False
     away = (found.float() - expected.float()).abs().max()

@@ -21,7 +21,7 @@ from ragkit.forward import embed
 from trainer import checkpoints
 from trainer.config import TrainConfig
 from trainer.data import Source, TrainingExample
-from trainer.embedder import Kept, deal, deal_alike, embed_rows
+from trainer.embedder import deal, deal_alike, embed_rows
 from trainer.loop import EmbedTrainer, Metrics, Tally
 from trainer.loss import info_nce
 from trainer.plan import Batch, Plan, batch_texts
@@ -126,7 +126,6 @@ def gradients(
     rows: list[list[int]],
     chunk_tokens: int,
     keep_tokens: int,
-    kept: Kept = "products",
     alike: list[list[int]] = [],  # noqa: B006
 ) -> torch.Tensor:
     torch.manual_seed(0)
@@ -137,7 +136,7 @@ def gradients(
     model.train()
     torch.manual_seed(1)
     with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):  # not backward, as in Trainer
-        vectors = embed_rows(model, rows, chunk_tokens, keep_tokens, kept, alike)
+        vectors = embed_rows(model, rows, chunk_tokens, keep_tokens, alike)
     loss = info_nce(vectors[:6], vectors[6:], temperature=0.02)
     loss.backward()
     return torch.cat([loss.detach()[None], *(p.grad.flatten() for p in model.parameters() if p.grad is not None)])
@@ -145,14 +144,13 @@ def gradients(
 
 @pytest.mark.parametrize("layers", [False, True])
 def test_chunks_and_recomputing_change_no_gradient(config: TrainConfig, layers: bool):
-    """Chunks of one row, of about three, and of all; kept in whole, their products kept, or recomputed; layer by
-    layer too."""
+    """Chunks of one row, of about three, and of all; kept or recomputed; layer by layer too."""
     config = dataclasses.replace(config, gradient_checkpointing=layers)
     rows = tokenize(LocalEncoder.load(config.base).tokenizer, WORDS[:12], 32).ids
     whole = gradients(config, rows, 1 << 20, 0)
     assert whole[1:].abs().max() > 0
     for chunk_tokens, keep_tokens in [(1, 0), (40, 1 << 20), (40, 60), (40, 0)]:
-        other = gradients(config, rows, chunk_tokens, keep_tokens, "all" if layers else "products")
+        other = gradients(config, rows, chunk_tokens, keep_tokens)
         torch.testing.assert_close(other, whole, atol=1e-5, rtol=1e-3)
 
 
@@ -193,12 +191,11 @@ def test_prompts_computed_once_change_no_gradient(config: TrainConfig):
 
 def test_recomputing_draws_the_same_dropout(config: TrainConfig):
     """With dropout, a chunk must drop the same neurons when it is recomputed: kept and recomputed are equal
-    to the last bit, chunk for chunk, and so where products alone are kept."""
+    to the last bit, chunk for chunk."""
     config = dataclasses.replace(config, lora_dropout=0.3)
     rows = tokenize(LocalEncoder.load(config.base).tokenizer, WORDS[:12], 32).ids
     for chunk_tokens in (1, 40, 1 << 20):
-        kept = gradients(config, rows, chunk_tokens, 1 << 20, "all")
-        assert torch.equal(kept, gradients(config, rows, chunk_tokens, 1 << 20, "products"))
+        kept = gradients(config, rows, chunk_tokens, 1 << 20)
         assert torch.equal(kept, gradients(config, rows, chunk_tokens, 0))
     assert not torch.equal(kept, gradients(dataclasses.replace(config, lora_dropout=0.0), rows, 1 << 20, 0))
 
@@ -427,3 +424,17 @@ def test_the_prompt_is_the_tasks():
     """Training formats nothing itself: a source's instruction becomes a Task, and that one the prompt."""
     [prompt] = batch_texts(Batch("s", [TrainingExample("q", "p", "Do this")])).queries
     assert prompt == Task("x", "Do this").prompt("q")
+
+
+@pytest.mark.parametrize(
+    "text", ["The ferry leaves at nine.", "フェリーは九時に出ます。", "ጀልባው በዘጠኝ ሰዓት ይወጣል", "🚢" * 9, "", "</s> \ud800"]
+)
+def test_a_teacher_reads_of_a_passage_what_the_student_reads(text: str, mistral_folder: Path):
+    tokenizer = LocalEncoder.load(mistral_folder, device="cpu").tokenizer
+    ids = plain_ids(tokenizer, [text])[0]
+    for count in (1, 3, 1000):
+        [cut] = first_tokens(tokenizer, [text], count)
+        assert well_formed(text).startswith(cut)
+        assert plain_ids(tokenizer, [cut])[0][:count] == ids[:count]  # the same beginning
+        assert len(cut) <= len(text) and (count < len(ids) or cut == well_formed(text))
+    assert first_tokens(SimpleNamespace(is_fast=False), [text], 1) == [text]

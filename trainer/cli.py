@@ -60,7 +60,9 @@ def mine(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="a YAML file, or a shipped recipe: mini, paper, msmarco, synthetic")],
+    recipe: Annotated[
+        str, typer.Argument(help="a YAML file, or a shipped recipe: mini, mini-taught, paper, msmarco, synthetic")
+    ],
     data: Annotated[Path, typer.Option(help="the folder that the recipe's source paths start from")],
     out: Annotated[Path, typer.Option(help="the run folder; a run that was cut off goes on from it")],
     set_: Annotated[
@@ -83,9 +85,11 @@ def train(
 
             typer.echo(describe(config, data, out, devices=devices, flops=flops))
             return
+        from trainer.memory import hold_memory
         from trainer.train import leave
         from trainer.train import train as run
 
+        hold_memory()  # of this process, which does nothing else
         typer.echo(run(config, data, out, report_to=["tensorboard", "wandb"] if wandb else ["tensorboard"]))
         leave()
     except (ValueError, OSError, MemoryError, FloatingPointError) as error:

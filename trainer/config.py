@@ -21,7 +21,7 @@ def recipe_path(recipe: str) -> Path:
 
 
 # Knobs that say how a run is computed, not what: a run may go on with others.
-FREE = {"chunk_tokens", "keep_tokens", "keep", "gradient_checkpointing", "save_steps", "keep_checkpoints", "eval_steps"}
+FREE = {"chunk_tokens", "keep_tokens", "gradient_checkpointing", "save_steps", "keep_checkpoints", "eval_steps"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,7 @@ class TrainConfig:
     lora_dropout: float = 0.1
     precision: str = "auto"  # bf16 | fp16 | fp32; auto: the fastest that the device has in hardware
     chunk_tokens: int = 4096  # of one forward pass on a device, pads included: memory against the cost of a call
-    keep_tokens: int = 0  # of a device, of which something stays in memory until backward; the rest is recomputed
-    keep: str = "products"  # what stays: products (of matrices; mini: 0.5 MB a token in float32) | all (1 MB in bf16)
+    keep_tokens: int = 0  # of a device, whose activations stay in memory until backward; the rest is recomputed
     gradient_checkpointing: bool = False  # recompute layer by layer within a chunk too: a large model, a small device
     deepspeed: str = ""  # a DeepSpeed configuration beside the recipe, such as zero3.json; needs a launcher
     save_steps: int = 20
@@ -69,8 +68,6 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.precision not in ("auto", "bf16", "fp16", "fp32"):
             raise ValueError(f"precision is {self.precision!r}: use auto, bf16, fp16 or fp32")
-        if self.keep not in ("products", "all"):
-            raise ValueError(f"keep is {self.keep!r}: use products or all")
         for name in (
             "batch_size",
             "temperature",

@@ -4,7 +4,7 @@ A step embeds thousands of texts, more than memory holds at once. They run in ch
 chunk is a checkpoint (torch.utils.checkpoint, non-reentrant): its activations are dropped and recomputed in
 the one ordinary backward. Gradients and memory are those of GradCache (arXiv 2101.06983), without its second
 pass, so DDP, DeepSpeed and FSDP see a plain step: one forward of :class:`Embedder`, one backward.
-Where memory allows, chunks keep their matrix products, which are most of the work and a third of the bytes.
+Where memory allows, chunks keep their activations.
 
 Over several devices every chunk is dealt evenly: as many rows for each, of like length. So all devices run
 the same number of forward passes, which ZeRO-3 and FSDP must have (a pass gathers weights from all), none
@@ -16,10 +16,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -31,14 +30,11 @@ from peft import (
 )
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+from torch.utils.checkpoint import checkpoint
 
 from ragkit.forward import batches, common, embed
+from trainer.layers import LoraLinear
 from trainer.memory import give_back
-
-Kept = Literal["all", "products", "nothing"]
-MATMUL = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default}
-WIDE = 64  # numbers summed for each of a product, from which on it is worth keeping: a LoRA's rank is below
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +43,7 @@ class Chunk:
     input hooks of DDP and DeepSpeed."""
 
     rows: list[list[int]]
-    keep: Kept  # of the activations, until backward; the rest is recomputed
+    keep: bool  # activations until backward; else they are recomputed
     shared: int = 0  # tokens that all rows begin with: computed once
 
 
@@ -65,22 +61,13 @@ class Embedder(PeftModelForFeatureExtraction):
             return torch.cat([self._chunk(chunk) for chunk in chunks])
 
     def _chunk(self, chunk: Chunk) -> Tensor:
-        if chunk.keep == "all" or not torch.is_grad_enabled():
+        if chunk.keep or not torch.is_grad_enabled():
             return embed(self.base_model, chunk.rows, shared=chunk.shared)
-        options: dict[str, Any] = {}
-        if chunk.keep == "products":
-            options["context_fn"] = partial(create_selective_checkpoint_contexts, _products)
-        return checkpoint(_embed_again, self.base_model, chunk, use_reentrant=False, **options)  # type: ignore[return-value]
-
-
-def _products(_: Any, operation: Any, *arguments: Any, **__: Any) -> CheckpointPolicy:
-    """Keep the products of the model's own layers. Those of a LoRA's second half are as large and cost little."""
-    keep = operation in MATMUL and arguments[-1].shape[-2] >= WIDE
-    return CheckpointPolicy.MUST_SAVE if keep else CheckpointPolicy.PREFER_RECOMPUTE
+        return checkpoint(_embed_again, self.base_model, chunk, use_reentrant=False)  # type: ignore[return-value]
 
 
 def _embed_again(model: nn.Module, chunk: Chunk) -> Tensor:
-    """What a chunk that keeps not all runs, forward and once more backward."""
+    """What a chunk that keeps nothing runs, forward and once more backward."""
     if not torch.cuda.is_available():
         give_back()
     return embed(model, chunk.rows, shared=chunk.shared)
@@ -96,6 +83,7 @@ def lora(model: nn.Module, *, rank: int, alpha: int, dropout: float) -> Embedder
         bias="none",
         task_type="FEATURE_EXTRACTION",
     )
+    config._register_custom_module({nn.Linear: LoraLinear})
     return Embedder(model, config, autocast_adapter_dtype=True)
 
 
@@ -132,8 +120,8 @@ def deal(lengths: Sequence[int], chunk_tokens: int, devices: int) -> Iterator[li
 
 
 def kept_chunks(sizes: Sequence[int], keep_tokens: int) -> int:
-    """How many chunks at the end are not recomputed in whole: the last one, which keeps all, and those before
-    it whose tokens, pads included, come to at most ``keep_tokens`` with it."""
+    """How many chunks at the end are not recomputed: the last one, and those before it whose tokens, pads included,
+    come to at most ``keep_tokens`` with it."""
     totals = accumulate(reversed(sizes))
     return sum(n == 0 or total <= keep_tokens for n, total in enumerate(totals))
 
@@ -158,7 +146,6 @@ def embed_rows(
     rows: Sequence[list[int]],
     chunk_tokens: int,
     keep_tokens: int = 0,
-    kept: Kept = "products",
     alike: Sequence[Sequence[int]] = (),
 ) -> Tensor:
     """Unit embeddings (N, D) of all rows, in order, on every device; each embeds its share.
@@ -167,9 +154,8 @@ def embed_rows(
     common is computed once a chunk, with its gradient (ragkit/forward.py; the model must attend by it).
 
     ``model`` is an Embedder, wrapped or not. A device's last chunk keeps its activations until backward, which
-    starts with it; those before it keep what ``kept`` says while they come to at most ``keep_tokens`` tokens, the
-    others nothing. So the peak depends on one chunk and ``keep_tokens``, not on the batch. Layers that are
-    checkpoints themselves keep little: take ``kept="all"`` there. Backward gives each device the gradient of its
+    starts with it, and so do those before it while they come to at most ``keep_tokens`` tokens. So the peak depends
+    on one chunk and ``keep_tokens``, not on the batch. Backward gives each device the gradient of its
     own rows times the number of devices, which DDP, ZeRO and FSDP divide by: the loss must be that of the whole
     batch, the same on each.
     """
@@ -177,9 +163,8 @@ def embed_rows(
     dealt = list(deal_alike(rows, alike, chunk_tokens, devices))
     sizes = [shared + len(parts[0]) * (len(rows[parts[0][0]]) - shared) for parts, shared in dealt]  # on every device
     dropped = len(dealt) - kept_chunks(sizes, keep_tokens)
-    keeps: list[Kept] = [*("nothing" if n < dropped else kept for n in range(len(dealt) - 1)), "all"]
     vectors = model(
-        [Chunk([rows[i] for i in parts[own]], keep, shared) for (parts, shared), keep in zip(dealt, keeps, strict=True)]
+        [Chunk([rows[i] for i in parts[own]], n >= dropped, shared) for n, (parts, shared) in enumerate(dealt)]
     )
     if devices > 1:
         vectors = _Gather.apply(vectors)

@@ -3,7 +3,8 @@
 Nothing is loaded but the base's configuration and tokenizer. Parameters are counted on a model without
 storage (the meta device); bytes of activations are those that autograd saves when one chunk passes through
 it, counted tensor by tensor; operations follow from the linear layers that the step really runs. Only the
-rate of a device is taken from outside. Estimates leave out PyTorch's own context and fragmentation.
+rate of a device is taken from outside. Estimates leave out PyTorch's own context and fragmentation, and
+what a CPU's own layers (layers.py) need not keep.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig,
 from ragkit.encoder import base_source, tokenize
 from ragkit.operations import attention as attention_operations
 from trainer.config import TrainConfig
-from trainer.embedder import WIDE, Embedder, deal, kept_chunks, lora
+from trainer.embedder import Embedder, deal, kept_chunks, lora
 from trainer.plan import Plan, batch_texts, plan_of
 
 SAMPLE = 200  # batches whose lengths are counted; the rest is taken to be like them
@@ -44,10 +45,8 @@ class Cost:
     parameters: int  # of the base
     trainable: int  # of the LoRA
     linear: int  # parameters of the linear layers, LoRA included: what a token is multiplied with
-    narrow: int  # of these, what a kept chunk computes again: a LoRA's second half
     saved: int  # bytes a token that autograd keeps for backward
     saved_by_layers: int  # the same where every layer is recomputed: its input alone
-    saved_products: int  # the same where all but matrix products is recomputed
     hidden: int  # size of the embedding
     layers: int
 
@@ -63,10 +62,8 @@ def cost(model: Embedder, element: int) -> Cost:
         parameters=sum(p.numel() for p in parts.values()) - trainable,
         trainable=trainable,
         linear=linear,
-        narrow=sum(m.weight.numel() for m in layers if m.in_features < WIDE),
         saved=_saved_bytes(model) * element // 4,
         saved_by_layers=settings.num_hidden_layers * settings.hidden_size * element,
-        saved_products=sum(m.out_features for m in layers if m.in_features >= WIDE) * element,
         hidden=int(settings.hidden_size),
         layers=int(settings.num_hidden_layers),
     )
@@ -136,15 +133,13 @@ def estimate(
         if recomputed_layers:
             held = max(kept, *chunks) * cost.saved_by_layers + max(chunks) * cost.saved / cost.layers
         else:
-            each = cost.saved if config.keep == "all" else cost.saved_products
-            held = (kept - chunks[-1]) * each + max(chunks) * cost.saved
+            held = (kept - chunks[-1] + max(chunks)) * cost.saved
         peak = max(peak, held + 4 * len(lengths) * cost.hidden * 4)
         # Forward 2 a parameter and token; backward 2 again, through frozen weights to what lies below them, their own
         # gradients not being needed; recomputed once for a dropped chunk and once for layer checkpoints.
         passes = 2 * here + (here - kept) + (here if recomputed_layers else 0)
-        again = 0 if recomputed_layers or config.keep == "all" else kept - chunks[-1]  # but for their products
         attention = attention_operations(cost.layers, cost.hidden, lengths) / devices
-        operations += 2 * passes * cost.linear + 2 * again * cost.narrow + attention * (passes + again) / here
+        operations += 2 * passes * cost.linear + attention * passes / here
         tokens += here
     weights = cost.parameters * element / sharded + cost.trainable * (4 + 4 + 8) / sharded
     if config.deepspeed:

@@ -26,7 +26,7 @@ from ragkit.forward import ATTENTION
 from ragkit.task import TASKS, Task
 from trainer import checkpoints
 from trainer.config import TrainConfig
-from trainer.embedder import Kept, adapter_state, embed_rows
+from trainer.embedder import adapter_state, embed_rows
 from trainer.loss import distil, in_batch_accuracy, matryoshka
 from trainer.memory import out_of_memory, peak_memory_gb
 from trainer.plan import Batch, Plan, batch_texts
@@ -94,9 +94,8 @@ class EmbedTrainer(Trainer):
         queries = tokenize(self.tokenizer, texts.queries, config.max_query_tokens)
         passages = tokenize(self.tokenizer, texts.passages, config.max_passage_tokens)
         rows = queries.ids + passages.ids
-        kept: Kept = "all" if config.gradient_checkpointing or config.keep == "all" else "products"
         alike = texts.alike if self.shares_prompts else ()
-        vectors = embed_rows(model, rows, self.chunk_tokens, self.keep_tokens, kept, alike)
+        vectors = embed_rows(model, rows, self.chunk_tokens, self.keep_tokens, alike)
         q, p = vectors[: len(queries.ids)], vectors[len(queries.ids) :]
         loss = matryoshka(
             q,

@@ -24,6 +24,7 @@ from ragkit.encoder import LocalEncoder, base_source, fast_dtype
 from trainer import checkpoints
 from trainer.config import TrainConfig, same_run
 from trainer.embedder import Embedder, go_on_from, lora
+from trainer.layers import lay_out
 from trainer.loop import EmbedTrainer, Metrics, Steps, collate
 from trainer.plan import Plan, plan_of
 
@@ -34,6 +35,8 @@ def build(config: TrainConfig) -> tuple[Embedder, LocalEncoder]:
     """The base with a fresh LoRA on every linear layer, and the encoder whose tokenizer it reads."""
     encoder = LocalEncoder.load(config.base, dtype=_dtype(config), trainable=True)
     model: Any = encoder.model
+    if model.device.type == "cpu":
+        lay_out(model)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     embedder = lora(model, rank=config.lora_rank, alpha=config.lora_alpha, dropout=config.lora_dropout)
