@@ -151,6 +151,8 @@ def test_the_trainer_needs_no_server_and_no_app(path: Path):
         allowed |= {"fused"}
     if path.stem == "peers":
         allowed |= {"remote", "sparse"}
+    if path.stem == "teacher":
+        allowed |= {"sparse"}
     if path.stem == "report_cli":
         allowed |= {"context"}
     if path.stem == "export":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,8 +17,9 @@ from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 
 from ragkit import TASKS, Task
-from ragkit.encoder import LocalEncoder, tokenize
+from ragkit.encoder import LocalEncoder, plain_ids, tokenize
 from ragkit.forward import embed
+from ragkit.sparse import well_formed
 from trainer import checkpoints
 from trainer.config import TrainConfig
 from trainer.data import Source, TrainingExample
@@ -25,7 +27,7 @@ from trainer.embedder import deal, deal_alike, embed_rows
 from trainer.loop import EmbedTrainer, Metrics, Tally
 from trainer.loss import info_nce
 from trainer.plan import Batch, Plan, batch_texts
-from trainer.teacher import Teacher
+from trainer.teacher import Teacher, first_tokens
 from trainer.train import build, train
 
 WORDS = [f"{word} {n}" for n, word in enumerate([*SCRIPTS.values(), "alpha", "beta", "gamma", "delta", "iota"] * 4)]
@@ -376,13 +378,15 @@ def test_a_teacher_is_heard_and_remembered(config: TrainConfig, data: Path, run:
     )
     assert all(b > a + 0.1 for a, b in zip(alone, both, strict=True))
     assert (tmp_path / "teacher-0.sqlite").exists()
-    teacher = Teacher.open(config.base, tmp_path / "teacher-0.sqlite")
+    encoder = LocalEncoder.load(config.base)
+    cut = partial(first_tokens, encoder.tokenizer, count=config.max_passage_tokens - 2)
+    teacher = Teacher.open(config.base, tmp_path / "teacher-0.sqlite", cut)
     teacher.encoder.inner = None  # type: ignore[attr-defined]  # what it said is kept: it is not asked again
     batch = next(iter(Plan(tmp_path / "plan")))
     texts = batch_texts(batch)
     cosines = teacher.cosines(batch, texts)
-    encoder = LocalEncoder.load(config.base)
-    expected = encoder.encode_passages(texts.queries) @ encoder.encode_passages(texts.passages).T
+    assert cut(texts.passages) != texts.passages
+    expected = encoder.encode_passages(texts.queries) @ encoder.encode_passages(cut(texts.passages)).T
     np.testing.assert_allclose(cosines.numpy(), expected, atol=1e-5)
 
 

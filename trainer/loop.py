@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from trainer.embedder import adapter_state, embed_rows
 from trainer.loss import distil, in_batch_accuracy, matryoshka
 from trainer.memory import out_of_memory, peak_memory_gb
 from trainer.plan import Batch, Plan, batch_texts
-from trainer.teacher import Teacher
+from trainer.teacher import Teacher, first_tokens
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,10 @@ class EmbedTrainer(Trainer):
         wrapped = config.gradient_checkpointing or self.is_fsdp_enabled or self.is_deepspeed_enabled
         self.shares_prompts = decoder.config._attn_implementation == ATTENTION and not wrapped
         self.model_accepts_loss_kwargs = False
-        self.teacher = Teacher.open(config.teacher, teacher_memory(self.args)) if config.teacher else None
+        self.teacher = None
+        if config.teacher:
+            cut = partial(first_tokens, encoder.tokenizer, count=config.max_passage_tokens - 2)  # beside BOS and EOS
+            self.teacher = Teacher.open(config.teacher, teacher_memory(self.args), cut)
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
