@@ -105,10 +105,13 @@ def test_pages_pair_two_languages_of_the_same_page(data: Path):
 def test_files_together_mix_their_languages(data: Path):
     apart = make_plan([Source("qa", "qa/*.gz", "web-search")], data, batch_size=8, seed=1)
     assert all(len({e.query[:2] for e in b.examples}) == 1 for b in apart)
-    mixed = make_plan([Source("qa", "qa/*.gz", "web-search", together=True)], data, batch_size=8, seed=1)
-    assert sum(len(b.examples) for b in mixed) == 40
-    assert all(len({e.query[:2] for e in b.examples}) == 2 for b in mixed)
-    assert mixed.drawn == {"qa/*.gz": 40}
+    files = sorted(f"qa/{file.name}" for file in (data / "qa").glob("*.gz"))
+    assert len(files) == 2
+    for path, name in (("qa/*.gz", "qa/*.gz"), (files, f"{files[0]} and 1 more"), (["qa/*.gz", files[0]], None)):
+        mixed = make_plan([Source("qa", path, "web-search", together=True)], data, batch_size=8, seed=1)
+        assert sum(len(b.examples) for b in mixed) == 40
+        assert all(len({e.query[:2] for e in b.examples}) == 2 for b in mixed)
+        assert mixed.drawn == {name or "qa/*.gz and 1 more": 40}  # a file named twice is read once
 
 
 def test_only_what_people_found_alike_is_a_pair(tmp_path: Path):

@@ -43,7 +43,7 @@ class Source:
     instruction: str | list[str] = ""  # names of TASKS or sentences, one drawn per example; "" where examples carry it
     ratio: float | None = None  # None: all, or what the paper drew of a public set
     where: dict[str, str] = field(default_factory=dict)  # take only records with these values
-    together: bool = False  # draw batches from all files at once, of many languages, and not from one at a time
+    together: bool = False  # draw batches from all its files at once, of many languages, and not from one at a time
     in_batch: bool = True  # other queries' passages are negatives; False (labels, clusters): only the query's own
 
 
@@ -174,14 +174,16 @@ def _groups(source: Source, data: Path) -> Iterator[tuple[str, float, Stream]]:
         raise ValueError(
             f"source {source.path!r} is of unknown kind {source.kind!r}: use one of {', '.join(READERS)}, public"
         )
+    every: list[Path] = []
     for pattern in patterns:
-        files = sorted(data.glob(pattern))
-        if not files:
+        if not (files := sorted(data.glob(pattern))):
             raise ValueError(f"source {pattern!r} matches no file below {data}")
-        if source.together or source.kind in TOGETHER:
-            yield pattern, 1.0, partial(_read, source, files)
-        else:
-            yield from ((file.relative_to(data).as_posix(), 1.0, partial(_read, source, [file])) for file in files)
+        every += [file for file in files if file not in every]
+    if source.together or source.kind in TOGETHER:
+        name = patterns[0] if len(patterns) == 1 else f"{patterns[0]} and {len(patterns) - 1} more"
+        yield name, 1.0, partial(_read, source, every)
+    else:
+        yield from ((file.relative_to(data).as_posix(), 1.0, partial(_read, source, [file])) for file in every)
 
 
 def _read(source: Source, files: list[Path], rng: random.Random) -> Iterator[TrainingExample]:
