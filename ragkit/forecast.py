@@ -89,7 +89,8 @@ def best_row(rows: Sequence[Row], work: Workload) -> Row:
 
 def compare(rows: Sequence[Row]) -> Iterator[Comparison]:
     """Memory and disk are predicted by the formulas, without headroom, originals in memory. Times of a row are carried
-    over from the smallest one of the same store and quantisation that has a graph, and which is itself not compared."""
+    over from the next smaller one of the same store and quantisation that has a graph, as a plan carries them over from
+    the largest that was measured."""
     c = constants()
     for row in rows:
         name = f"{row.get('store', '')}:{row['quantization']} {row['points']:,} x {row['dimension']}"
@@ -102,14 +103,15 @@ def compare(rows: Sequence[Row]) -> Iterator[Comparison]:
             for quantity, predicted in (("memory_bytes", memory + c["process_bytes"].value), ("disk_bytes", disk)):
                 if row.get(quantity):
                     yield Comparison(name, quantity.removesuffix("_bytes"), "MB", predicted / 1e6, row[quantity] / 1e6)
-        kin = [
+        smaller = [
             r for r in rows
             if (r.get("store"), r["quantization"]) == (row.get("store"), row["quantization"])
+            and r["points"] < row["points"]
             and r["points"] * r["dimension"] * 4 >= c["indexed_from"].value
         ]  # fmt: skip
-        start = min(kin, key=lambda r: r["points"], default=row)
-        if start["points"] >= row["points"] or row.get("store") == "local":
+        if not smaller or row.get("store") == "local":
             continue
+        start = max(smaller, key=lambda r: r["points"])
         longer = scale(row["points"], row["dimension"], from_row(start))
         more = row["points"] / start["points"]
         wider = row["dimension"] / start["dimension"]
