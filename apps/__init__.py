@@ -10,5 +10,5 @@ languages, maps, charts    question language x document language; what lies near
 markup, cards              HTML escaped by default; hits, answers and reports in it
 desk, pages/               what the pages share; search, compare, ask, languages, documents
 api, site, command         endpoints for programs; one server with its guards; `ragkit app`
-tour, screenshots          `make demo` in the terminal; the README's pictures
+tour, running, screenshots `make demo` in the terminal; the app while a block runs; the README's pictures
 """

@@ -5,16 +5,11 @@ Needs what ``make demo`` has indexed. Each picture is a page at work, with a rea
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from apps.running import running
 
 HERE = Path(__file__).parent
 OUT = HERE / "screenshots"
@@ -22,27 +17,6 @@ CHROMIUM = "/usr/bin/chromium"
 FERRY = "冬のあいだ、日曜日の朝いちばんの船でグレート・メンク島へ渡りたいのですが、何時に出ますか。"
 BIN = "كم يدفع ساكن شقة عادية هذا العام عن كل كيلوواط ساعة من تدفئة الحي؟"
 WAIT = 300_000  # milliseconds: a survey of the corpus takes its time
-
-
-@contextmanager
-def running(corpus: str) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    program = str(Path(sys.executable).with_name("ragkit"))
-    app = subprocess.Popen([program, "app", "--corpus", corpus, "--port", str(port)])
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"{url}/health")
-                break
-            except OSError:
-                time.sleep(0.2)
-        yield url
-    finally:
-        app.terminate()
-        app.wait()
 
 
 def opened(browser: Browser, url: str, language: str, width: int, height: int, dark: bool = False) -> Page:
@@ -68,22 +42,22 @@ def take(page: Page, name: str) -> None:
 
 def main() -> None:
     OUT.mkdir(exist_ok=True)
-    with running("selvara") as url, sync_playwright() as playwright:
+    with running("--corpus", "selvara") as app, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        page = opened(browser, url, "en", 1100, 900)
+        page = opened(browser, app.url, "en", 1100, 900)
         page.fill("#rk-search-question textarea", FERRY)
         page.click("#rk-search-go")
         page.wait_for_selector("#rk-search-results mark")
         take(page, "search")
 
-        page = opened(browser, url, "ar", 420, 860)
+        page = opened(browser, app.url, "ar", 420, 860)
         page.fill("#rk-search-question textarea", BIN)
         page.click("#rk-search-go")
         page.wait_for_selector("#rk-search-results mark")
         page.locator("#rk-search-results").scroll_into_view_if_needed()
         take(page, "right-to-left")
 
-        page = opened(browser, url, "en", 1100, 900)
+        page = opened(browser, app.url, "en", 1100, 900)
         turn_to(page, 1)
         page.fill("#rk-compare-question textarea", FERRY)
         page.click("#rk-compare-go")
@@ -91,7 +65,7 @@ def main() -> None:
         page.locator("#rk-compare-results").evaluate("e => e.scrollIntoView()")
         take(page, "compare")
 
-        page = opened(browser, url, "en", 1100, 700, dark=True)
+        page = opened(browser, app.url, "en", 1100, 700, dark=True)
         turn_to(page, 2)
         page.fill("#rk-ask-question textarea", FERRY)
         page.click("#rk-ask-go")
@@ -99,7 +73,7 @@ def main() -> None:
         page.locator("#rk-ask-question").evaluate("e => e.scrollIntoView()")
         take(page, "ask")
 
-        page = opened(browser, url, "en", 1100, 900)
+        page = opened(browser, app.url, "en", 1100, 900)
         turn_to(page, 3)
         page.click("#rk-languages-go")
         page.wait_for_selector(".rk-map svg[role=img]")

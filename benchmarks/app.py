@@ -12,18 +12,15 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
-import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from gradio_client import Client
+
+from apps.running import running
 
 ROOT = Path(__file__).parent.parent
 QUESTIONS = ROOT / "apps" / "corpus" / "mul" / "queries.jsonl"
@@ -39,21 +36,6 @@ def resident(pid: int) -> float:
         if line.startswith("VmRSS"):
             return int(line.split()[1]) / 1024
     return float("nan")
-
-
-def start() -> tuple[subprocess.Popen[bytes], str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    program = str(Path(sys.executable).with_name("ragkit"))
-    app = subprocess.Popen([program, "app", "--corpus", "selvara", "--port", str(port)], env=os.environ)
-    url = f"http://127.0.0.1:{port}"
-    while True:
-        try:
-            urllib.request.urlopen(f"{url}/health")
-            return app, url
-        except OSError:
-            time.sleep(0.2)
 
 
 def visit(url: str, asked: list[str], waited: list[float], own: list[float], failed: list[str]) -> None:
@@ -76,14 +58,15 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=10)
     parser.add_argument("--searches", type=int, default=2000)
     options = parser.parse_args()
-    app, url = start()
-    try:
+    with running("--corpus", "selvara") as app:
         pool = questions()
-        visit(url, pool[:3], [], [], [])  # loads the model
+        visit(app.url, pool[:3], [], [], [])  # loads the model
         waited, own, failed = list[float](), list[float](), list[str]()
         deal = itertools.cycle(pool)
         threads = [
-            threading.Thread(target=visit, args=(url, list(itertools.islice(deal, options.each)), waited, own, failed))
+            threading.Thread(
+                target=visit, args=(app.url, list(itertools.islice(deal, options.each)), waited, own, failed)
+            )
             for _ in range(options.visitors)
         ]
         begin = time.perf_counter()
@@ -101,7 +84,7 @@ def main() -> None:
         for n in range(4):
             share = options.searches // 16
             threads = [
-                threading.Thread(target=visit, args=(url, list(itertools.islice(deal, share)), [], [], failed))
+                threading.Thread(target=visit, args=(app.url, list(itertools.islice(deal, share)), [], [], failed))
                 for _ in range(4)
             ]
             for thread in threads:
@@ -111,9 +94,6 @@ def main() -> None:
             marks.append(resident(app.pid))
             print(f"  after {(n + 1) * share * 4} more: {marks[-1]:.0f} MB", flush=True)
         print(f"memory: {marks[0]:.0f} MB, then {marks[-1]:.0f} MB; {len(failed)} failed {failed[:2]}")
-    finally:
-        app.terminate()
-        app.wait()
 
 
 if __name__ == "__main__":

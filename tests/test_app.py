@@ -15,12 +15,13 @@ from typing import Any
 
 import httpx
 import pytest
-from app_running import part_of_the_demo, ragkit, running
+from app_corpus import part_of_the_demo, ragkit
 from chat_server import ChatServer
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from pydantic import SecretStr
 from serving import serving
 
+from apps.running import running
 from apps.words import LANGUAGES, RIGHT_TO_LEFT, messages
 from ragkit.settings import AppSettings, Settings
 
@@ -59,8 +60,14 @@ def variables(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 @pytest.fixture(scope="module")
 def url(corpus: Path, variables: dict[str, str], chat: ChatServer) -> Iterator[str]:
     talks = {"RAGKIT_LLM_URL": chat.url, "RAGKIT_LLM_MODEL": "m", "RAGKIT_LLM_API_KEY": "unused"}
-    with running("--corpus", "town", "--questions", str(corpus), **variables, **talks) as url:
-        yield url
+    with running("--corpus", "town", "--questions", str(corpus), **variables, **talks) as app:
+        yield app.url
+
+
+def test_an_app_that_does_not_start_says_why():
+    why = r"app --port \d+ --corpora x ended with exit code 2:\n(.|\n)*--corpora"
+    with pytest.raises(RuntimeError, match=why), running("--corpora", "x"):
+        raise AssertionError("it has no such option")
 
 
 @pytest.fixture(scope="module")
