@@ -2,7 +2,7 @@
 embedded engine with each quantisation, and for what may stand above or beside it.
 
     python benchmarks/store.py --embeddings FILE.npy --points 50000 [--queries 500] [--only STORE:QUANTIZATION ...]
-                               [--out rows.jsonl]
+                               [--out rows.jsonl] [--keep FOLDER]
 
 Stores: ``engine`` is a bare loop over qdrant-edge, fed with finished points; ``ragkit`` is our Store; ``llama-index``
 is LlamaIndex's QdrantVectorStore over it; ``local`` is the client's local mode, which is exact. All hold the same:
@@ -12,7 +12,7 @@ neighbours to find. Exact means numpy over all points, made block by block, so t
 
 Building and searching have a process each: memory is that of one that opened a finished store and answered every query
 twice. Only a store in memory answers where it was built. With ``--out``, a row that is there is not measured again,
-and `ragkit plan --check` compares the rows with its predictions.
+and `ragkit plan --check` compares the rows with its predictions. ``--keep`` leaves each store for benchmarks/backup.py.
 """
 
 from __future__ import annotations
@@ -196,11 +196,13 @@ def alone(function: Any, *arguments: Any) -> dict[str, Any]:
 # ---------------------------------------------------------------------- rows
 
 
-def measure(job: Job, file: Path, folder: Path) -> dict[str, Any]:
+def measure(job: Job, file: Path, folder: Path, keep: Path | None) -> dict[str, Any]:
     began = os.getloadavg()[0]
     row = asdict(job) | {"m": 16} | alone(build, job, file, folder / "store")
     if job.store != "local":
         row |= alone(search, job, folder / "store")
+    if keep and (folder / "store").exists():
+        shutil.move(folder / "store", keep / f"{job.store}-{job.quantization}-{job.points}")
     shutil.rmtree(folder / "store", ignore_errors=True)
     return row | {
         "engine": version("qdrant-edge-py"),
@@ -255,6 +257,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=DEFAULT, metavar="STORE:QUANTIZATION", help=" ".join(DEFAULT))
     parser.add_argument("--out", type=Path, help="rows are added here, and those that are here are not measured again")
     parser.add_argument("--folder", type=Path, help="where the stores are built, one after the other [a temporary one]")
+    parser.add_argument("--keep", type=Path, help="a folder where the stores stay, each by its name")
     arguments = parser.parse_args()
     wanted = [tuple(name.split(":")) for name in arguments.only]
     for name in wanted:
@@ -264,6 +267,8 @@ def main() -> None:
             parser.error(f"{':'.join(name)!r}: local mode has no quantisation, write local:none")
     if arguments.points < K or arguments.queries < 1:
         parser.error(f"--points {arguments.points} --queries {arguments.queries}: at least {K} points and one query")
+    if arguments.keep:
+        arguments.keep.mkdir(parents=True, exist_ok=True)
     rows = unit_rows(arguments.embeddings)
     digest = sha256(arguments.embeddings.read_bytes()).hexdigest()[:16]
     there = [json.loads(line) for line in arguments.out.open()] if arguments.out and arguments.out.exists() else []
@@ -282,7 +287,7 @@ def main() -> None:
                     queries, nearest = questions(rows, job)
                     np.savez(folder / "questions.npz", queries=queries, nearest=nearest)
                 try:
-                    row = measure(job, arguments.embeddings, folder)
+                    row = measure(job, arguments.embeddings, folder, arguments.keep)
                 except BrokenProcessPool:
                     print(
                         f"{store}:{quantization}: the process was killed, most likely for its memory", file=sys.stderr
