@@ -25,7 +25,7 @@ from trainer.config import TrainConfig
 from trainer.data import Source, TrainingExample
 from trainer.embedder import deal, deal_alike, embed_rows
 from trainer.loop import EmbedTrainer, Metrics, Tally
-from trainer.loss import info_nce
+from trainer.loss import distil, info_nce
 from trainer.plan import Batch, Plan, batch_texts
 from trainer.teacher import Teacher, first_tokens
 from trainer.train import build, train
@@ -118,9 +118,21 @@ def test_training_and_serving_give_the_same_vectors_and_loss(run: Path, config: 
     batch = [TrainingExample(a, b, task.instruction) for a, b in zip(queries, passages, strict=True)]
     trained, _ = build(config)
     set_peft_model_state_dict(trained, load_file(run / "model" / "adapter_model.safetensors"))
+    alone = float(info_nce(torch.tensor(q), torch.tensor(p)))
     with torch.no_grad():
         loss = trainer.compute_loss(trained.eval(), {"batch": Batch("s", batch)})
-    assert float(loss) == pytest.approx(float(info_nce(torch.tensor(q), torch.tensor(p))), abs=1e-3)
+    assert float(loss) == pytest.approx(alone, abs=1e-3)
+
+    trainer.teacher = Teacher(LocalEncoder.load(config.base))  # with temperatures of its own
+    knobs = {"teacher_weight": 0.5, "teacher_temperature": 0.03, "taught_temperature": 0.2}
+    trainer.config = dataclasses.replace(trainer.config, **knobs)
+    with torch.no_grad():
+        loss = trainer.compute_loss(trained, {"batch": Batch("s", batch)})
+    taught = trainer.teacher.encoder.encode_queries(queries, task) @ trainer.teacher.encoder.encode_passages(passages).T
+    beside = distil(
+        torch.tensor(q), torch.tensor(p), torch.tensor(taught), temperature=0.2, teacher_temperature=0.03
+    )  # fmt: skip
+    assert float(loss) == pytest.approx(alone + 0.5 * float(beside), abs=1e-3)
 
 
 def gradients(

@@ -41,6 +41,7 @@ class TrainConfig:
     teacher: str = ""  # another embedder, as trainer evaluate's --model names it, whose similarities are learnt too
     teacher_weight: float = 1.0  # of the cross-entropy with what it finds near, beside InfoNCE's 1
     teacher_temperature: float = 0.02  # of its cosines: the lower, the nearer to one right passage
+    taught_temperature: float = 0.05  # of these embeddings' cosines beside it: higher where they spread wider
     matryoshka: list[int] = field(default_factory=list)  # further dimensions at which the embedding must serve
     learning_rate: float = 1e-4
     warmup_steps: int = 100
@@ -72,6 +73,7 @@ class TrainConfig:
             "batch_size",
             "temperature",
             "teacher_temperature",
+            "taught_temperature",
             "chunk_tokens",
             "save_steps",
             "keep_checkpoints",

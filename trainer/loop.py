@@ -112,7 +112,7 @@ class EmbedTrainer(Trainer):
         )
         if self.teacher:
             taught = self.teacher.cosines(inputs["batch"], texts).to(q.device)
-            knobs = {"temperature": config.temperature, "teacher_temperature": config.teacher_temperature}
+            knobs = {"temperature": config.taught_temperature, "teacher_temperature": config.teacher_temperature}
             loss = loss + config.teacher_weight * distil(q, p, taught, **knobs)
         with torch.no_grad():
             self.tally.loss = loss.item()

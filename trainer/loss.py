@@ -61,7 +61,8 @@ def distil(
     """Mean cross-entropy between what a teacher finds near each query and what these embeddings do.
 
     ``taught`` (Q, P) are the teacher's cosines; layout else as in :func:`info_nce`. Nothing is left out: a passage
-    that answers the query too is near it to the teacher as well.
+    that answers the query too is near it to the teacher as well. Cosines of two models need not spread alike: at equal
+    temperatures these would be drawn together, or apart, until theirs do.
     """
     with torch.autocast(queries.device.type, enabled=False):
         wanted = (taught.float() / teacher_temperature).softmax(dim=1)
