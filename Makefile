@@ -22,7 +22,7 @@ endif
 app: $(VENV)/.installed
 	$(BIN)/ragkit app --corpus selvara --port $(PORT)
 
-screenshots: $(VENV)/.installed  # after make demo; needs chromium
+screenshots: $(VENV)/.installed  # after make demo; needs chromium, fonts-noto-core and fonts-noto-cjk
 	$(BIN)/python -m apps.screenshots
 
 test: $(VENV)/.installed  # three files at a time, in this order: else those of few but long tests come last, alone; a thread each, for waiting threads spin

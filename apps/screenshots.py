@@ -1,6 +1,7 @@
 """``make screenshots``: the pictures of the README, taken of the running app in Debian's Chromium.
 
-Needs what ``make demo`` has indexed. Each picture is a page at work, with a real question; none is edited.
+Needs what ``make demo`` has indexed, and letters for its languages (Debian's fonts-noto-core and
+fonts-noto-cjk). Each picture is a page at work, with a real question; none is edited.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def main() -> None:
         page.fill("#rk-search-question textarea", BIN)
         page.click("#rk-search-go")
         page.wait_for_selector("#rk-search-results mark")
-        page.locator("#rk-search-results").scroll_into_view_if_needed()
+        page.locator("#rk-search-results").evaluate("e => e.scrollIntoView()")
         take(page, "right-to-left")
 
         page = opened(browser, app.url, "en", 1100, 900)
