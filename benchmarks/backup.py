@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--sample", type=int, default=1000, help="passages compared")
     arguments = parser.parse_args()
-    kind, quantization, _ = arguments.store.name.split("-")
+    kind, quantization, _ = arguments.store.name.rsplit("-", 2)
     if kind != "ragkit":
         parser.error(f"{arguments.store} is of {kind!r}: ragkit backs up its own stores, ragkit:{quantization}")
     queries = unit_rows(arguments.embeddings)[: arguments.queries]

@@ -102,10 +102,13 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_lengt
 
 def plain_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Ids of the words alone: no BOS, no EOS, nothing cut."""
-    if not texts:
-        return []
+    return plain(tokenizer, texts)["input_ids"] if texts else []
+
+
+def plain(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], **wanted: Any) -> Any:
+    """What the tokenizer says of the words alone; ``wanted`` names what is told beside their ids."""
     clean = [well_formed(text) for text in texts]
-    return tokenizer(clean, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]  # type: ignore[return-value]
+    return tokenizer(clean, add_special_tokens=False, split_special_tokens=True, verbose=False, **wanted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ragkit.encoder import plain
 from ragkit.sparse import well_formed
 from ragkit.task import Task
 from trainer.plan import Batch, Texts
@@ -55,9 +56,6 @@ def first_tokens(tokenizer: Any, texts: Sequence[str], count: int) -> list[str]:
     text (transformers calls it slow) leaves them whole."""
     if not tokenizer.is_fast or not texts:
         return list(texts)
-    clean = [well_formed(text) for text in texts]
-    read = tokenizer(
-        clean, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
-    )
-    places = read["offset_mapping"]
+    places = plain(tokenizer, texts, return_offsets_mapping=True)["offset_mapping"]
+    clean = map(well_formed, texts)
     return [text[: own[:count][-1][1]] if own else text for text, own in zip(clean, places, strict=True)]
