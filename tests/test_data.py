@@ -14,7 +14,7 @@ import yaml
 
 from ragkit import TASKS
 from trainer.config import RECIPES, TrainConfig
-from trainer.data import Source, TrainingExample
+from trainer.data import Source, TrainingExample, digest
 from trainer.plan import Batch, Plan, batch_texts, homogeneous_batches
 from trainer.plan import make_plan as make
 
@@ -112,6 +112,15 @@ def test_files_together_mix_their_languages(data: Path):
         assert sum(len(b.examples) for b in mixed) == 40
         assert all(len({e.query[:2] for e in b.examples}) == 2 for b in mixed)
         assert mixed.drawn == {name or "qa/*.gz and 1 more": 40}  # a file named twice is read once
+
+
+def test_questions_in_other_languages_find_the_paragraphs_they_ask_about(data: Path):
+    asked = [{"digest": digest(f"ตอบ {n}"), "lang": "hi", "query": f"प्रश्न {n}"} for n in range(6)]
+    write(data / "asked.jsonl", [*asked, {"digest": digest("ไม่มี"), "lang": "hi", "query": "कहाँ"}])
+    plan = make_plan([Source("asked", ["qa/s.th.jsonl.gz", "asked.jsonl"], "web-search")], data, batch_size=6, seed=1)
+    assert plan.drawn == {"qa/s.th.jsonl.gz and 1 more": 12}  # nothing of the paragraphs that nobody asks about
+    pairs = {(e.query, e.positive) for b in plan for e in b.examples}
+    assert pairs == {(f"{word} {n}", f"ตอบ {n}") for word in ("प्रश्न", "ถาม") for n in range(6)}
 
 
 def test_only_what_people_found_alike_is_a_pair(tmp_path: Path):

@@ -10,9 +10,7 @@ from typing import Any
 
 import yaml
 
-from trainer.data import Source
-
-RECIPES = Path(__file__).with_name("recipes")
+from trainer.data import RECIPES, Source
 
 
 def recipe_path(recipe: str) -> Path:

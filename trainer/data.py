@@ -8,6 +8,7 @@ tokenised. Everything that is not used is counted by reason, and what is drawn d
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import random
 from collections import Counter
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from ragkit.task import TASKS
+
+RECIPES = Path(__file__).with_name("recipes")  # that ship, with what people and models wrote for them
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class Source:
     """Files of one kind and task. ``ratio`` is the share of its examples drawn for the run."""
 
     kind: str  # a key of READERS, or "public"
-    path: str | list[str]  # below the data folder, or of PUBLIC_SETS; may hold wildcards
+    path: str | list[str]  # below the data folder, beside the recipes, or of PUBLIC_SETS; may hold wildcards
     instruction: str | list[str] = ""  # names of TASKS or sentences, one drawn per example; "" where examples carry it
     ratio: float | None = None  # None: all, or what the paper drew of a public set
     where: dict[str, str] = field(default_factory=dict)  # take only records with these values
@@ -98,6 +101,27 @@ def _pages(records: Iterable[Record], rng: random.Random) -> Iterator[TrainingEx
                 )
 
 
+def digest(passage: str) -> str:
+    """What names a passage in a file of questions that does not hold it."""
+    return hashlib.sha256(passage.encode()).hexdigest()[:16]
+
+
+def _asked(records: Iterable[Record], rng: random.Random) -> Iterator[TrainingExample]:
+    """Questions in other languages about the paragraphs of ``qa`` files, and these files' own questions about them.
+    A question that holds the ``digest`` of a paragraph asks about it; paragraphs nobody asks about are left out."""
+    asked: dict[str, list[str]] = {}
+    own: dict[str, list[Record]] = {}
+    for r in records:
+        if "digest" in r:
+            asked.setdefault(r["digest"], []).append(r["query"])
+        else:
+            own.setdefault(digest(r["pos"]), []).append(r)
+    for name, paragraphs in own.items():
+        if name in asked:
+            for query in [*asked[name], rng.choice(paragraphs)["query"]]:
+                yield from _qa([{**paragraphs[0], "query": query}], rng)
+
+
 def _similar(records: Iterable[Record], _: random.Random) -> Iterator[TrainingExample]:
     """Two sentences that people scored 4 or 5 of 5: the same meaning, but for details."""
     for r in records:
@@ -124,10 +148,11 @@ READERS: dict[str, Reader] = {
     "qa": _qa,
     "bitext": _bitext,
     "pages": _pages,
+    "asked": _asked,
     "similar": _similar,
     "synthetic": _synthetic,
 }
-TOGETHER = {"pages"}  # kinds that must read all their files as one; of the others each file is batched apart
+TOGETHER = {"pages", "asked"}  # kinds that must read all their files as one; of the others each file is batched apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,14 +201,18 @@ def _groups(source: Source, data: Path) -> Iterator[tuple[str, float, Stream]]:
         )
     every: list[Path] = []
     for pattern in patterns:
-        if not (files := sorted(data.glob(pattern))):
+        if not (files := sorted(data.glob(pattern)) or sorted(RECIPES.glob(pattern))):
             raise ValueError(f"source {pattern!r} matches no file below {data}")
         every += [file for file in files if file not in every]
     if source.together or source.kind in TOGETHER:
         name = patterns[0] if len(patterns) == 1 else f"{patterns[0]} and {len(patterns) - 1} more"
         yield name, 1.0, partial(_read, source, every)
     else:
-        yield from ((file.relative_to(data).as_posix(), 1.0, partial(_read, source, [file])) for file in every)
+        yield from ((_name(file, data), 1.0, partial(_read, source, [file])) for file in every)
+
+
+def _name(file: Path, data: Path) -> str:
+    return (file.relative_to(data) if file.is_relative_to(data) else file.relative_to(RECIPES)).as_posix()
 
 
 def _read(source: Source, files: list[Path], rng: random.Random) -> Iterator[TrainingExample]:
