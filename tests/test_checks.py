@@ -23,12 +23,13 @@ from trainer.checks import (
     field_languages,
     repeats_itself,
 )
+from trainer.data import RECIPES, read_records
 from trainer.identify import wrong_language
 from trainer.languages import LANGUAGES, language
 from trainer.parse import Rejected, parse_example, parse_json, parse_tasks
 from trainer.prompts import FIELDS
 from trainer.refusals import is_refusal
-from trainer.slots import ASYMMETRIC, KINDS
+from trainer.slots import ASYMMETRIC, KINDS, QUESTION
 from trainer.words import count_words, normalise, stands_in
 
 FULL = os.environ.get("RAGKIT_PROVE") == "1"
@@ -82,6 +83,22 @@ def test_real_answers_are_accepted_in_every_kind_and_language():
         print(f"{key[0]:8} {key[1]:12} {accepted[key]:4} of {asked[key]:4}")
     assert rejected == []
     assert len(RECORDS) == 768 and len([k for k in asked if k[0] == "language"]) == 47
+
+
+def test_real_questions_are_accepted_in_every_language():
+    slots = {"passage": "ወንዙ 1,450 ኪሎ ሜትር ይፈሳል።", "query_length": "5 to 15 words"}
+
+    def refusal(name: str, query: str, **said: str) -> str | None:
+        return reason(QUESTION, {**slots, "query_language": name, **said}, json.dumps({"user_query": query}))
+
+    asked = list(read_records(RECIPES / "across" / "questions.jsonl.gz"))
+    refused = [r["query"] for r in asked if refusal(language(r["lang"]).name, r["query"])]
+    assert len(asked) == 8114 and len({r["lang"] for r in asked}) == 25
+    assert [query.partition(" ")[0] for query in refused] == ["Libros"]  # the name of a Spanish book, and no more
+    german = "Wie lang ist der Fluss, und wohin fließt er am Ende?"
+    assert refusal("Hindi", german) == "wrong language"
+    assert refusal("German", german, passage=f"{german} Ins Meer.") == "echoes the prompt"
+    assert refusal("German", "fließt er am Ende", passage="Er fließt er am Ende.") == "query copied into the positive"
 
 
 def test_real_answers_in_another_language_than_asked_for_are_out():
@@ -437,4 +454,5 @@ def test_labels_are_found_as_words(needle: str, text: str, expected: bool):
 
 def test_columns_name_fields():
     for kind, columns in COLUMNS.items():
-        assert {columns.query, columns.positive, columns.negative} - {None} <= set(FIELDS[kind])
+        found = {columns.query, columns.positive, columns.negative} - {None}
+        assert found - set(FIELDS[kind]) == ({"passage"} if kind == QUESTION else set())

@@ -17,7 +17,15 @@ from scipy.stats import chisquare
 from ragkit.endpoint import Endpoint
 from trainer.languages import LANGUAGES, PUBLISHED, XLMR, language, language_shares
 from trainer.prompts import FIELDS, brainstorm_messages, example_messages, schema
-from trainer.request_plan import Plan, SynthesisConfig, brainstorms_for, config_from, parse_shard, read_tasks
+from trainer.request_plan import (
+    Plan,
+    SynthesisConfig,
+    brainstorms_for,
+    config_from,
+    parse_shard,
+    read_passages,
+    read_tasks,
+)
 from trainer.slots import ASYMMETRIC, KIND_WEIGHTS, KINDS, SETTINGS, draw_slots
 
 ROOT = str(Path(__file__).parent.parent)
@@ -216,6 +224,38 @@ def test_cross_lingual_slots_are_an_option():
         assert slots["query_language"] == slots["language"] != slots["document_language"]
         assert f"The query is in {slots['query_language']}; both documents are in {slots['document_language']}." in said
     assert not any("query_language" in r.slots for r in Plan(config(setting="paper"), "examples", TASKS).requests(500))
+
+
+def test_questions_take_the_passages_in_turn():
+    passages = read_passages(
+        [
+            {"title": "बैकाल", "text": "सबसे गहरी झील", "lang": "hi"},
+            {"text": "O lago", "lang": "pt_BR"},
+            {"text": "1", "lang": "x"},
+        ]
+    )
+    assert [p.language for p in passages] == ["Hindi", "Portuguese", ""] and passages[0].text == "बैकाल सबसे गहरी झील"
+    knobs: dict[str, Any] = {"languages": {"Hindi": 1, "Amharic": 1}, "cross_lingual": 1}
+    plan = Plan(config(**knobs), "questions", passages=passages)
+    requests = list(plan.requests(60))
+    assert set(Counter(r.slots["passage"] for r in requests).values()) == {20}
+    assert len({r.slots["passage"] for r in requests[:3]}) == 3
+    assert {r.slots["query_language"] for r in requests} == {"Hindi", "Amharic"}
+    for request in requests:
+        assert request.slots.get("document_language") != request.slots["query_language"]
+        [message] = request.messages
+        for said in (request.slots["passage"], request.slots["query_language"], request.slots["query_length"]):
+            assert said in message["content"]
+        assert list(request.schema["properties"]) == ["user_query"]
+    assert {r.slots["query_language"] for r in requests if r.slots["passage"] == passages[0].text} == {"Amharic"}
+    same = Plan(config(languages=knobs["languages"]), "questions", passages=passages)
+    assert any(r.slots["query_language"] == r.slots.get("document_language") for r in same.requests(60))
+    fewer = Plan(config(**knobs), "questions", passages=passages[:2])
+    assert len({plan.fingerprint, same.fingerprint, fewer.fingerprint}) == 3
+    with pytest.raises(ValueError, match="no passage is given"):
+        Plan(config(), "questions")
+    with pytest.raises(ValueError, match="holds records with a text"):
+        read_passages([{"title": "", "text": " "}])
 
 
 def test_a_kind_without_tasks_is_left_out_and_named():

@@ -21,6 +21,7 @@ from llm_server import completion, digest, fill
 from typer.testing import CliRunner
 
 from ragkit.endpoint import Endpoint
+from ragkit.task import TASKS as HOUSE_TASKS
 from trainer.answers import Index, Log, load
 from trainer.cli import app
 from trainer.data import Source
@@ -492,6 +493,35 @@ def test_cross_lingual_rows_carry_both_languages(server: Any, tmp_path: Path):
         assert row["slots"]["query_language"] != row["slots"]["document_language"]
 
 
+def test_questions_about_passages_that_are_there(server: Any, tmp_path: Path):
+    """Run, batch files and shards: the same questions of the same passages, which the trainer reads."""
+    corpus = tmp_path / "corpus.jsonl"
+    texts = [f"ወንዙ {n} ኪሎ ሜትር ይፈሳል።" for n in range(8)]
+    corpus.write_text("".join(json.dumps({"text": t, "lang": "am"}) + "\n" for t in texts), "utf-8")
+    asked = ["--stage", "questions", "--passages", corpus, "--language", "English", "--requests", 16, "--seed", 3]
+    out = tmp_path / "out"
+    said = command("run", "--model", "local", "--base-url", server().url, "--out", out, *asked)
+    examples = rows(out / "examples.jsonl")
+    assert "questions: 16 answers" in said and len(examples) == 16
+    assert Counter(e["positive"] for e in examples) == dict.fromkeys(texts, 2)
+    for e in examples:
+        assert (e["kind"], e["query_language"], e["document_language"]) == ("question", "en", "am")
+        assert e["instruction"] == HOUSE_TASKS["question-answering"].instruction and not e["negatives"]
+        assert "passage" not in e["slots"]
+    plan = make_plan([Source("examples", "examples.jsonl")], out, tmp_path / "plan", batch_size=8, seed=1)
+    assert sum(len(batch.examples) for batch in plan) == 16
+    assert "| question" in command("report", out)
+
+    requests, responses = tmp_path / "ask" / "requests.jsonl", tmp_path / "ask" / "responses.jsonl"
+    command("plan", *asked, "--out", requests)
+    answer_batch(requests, responses)
+    assert "16 answers" in command("collect", responses, "--out", tmp_path / "batch")
+    batch = rows(tmp_path / "batch" / "examples.jsonl")
+    assert [(e["request"], e["positive"]) for e in batch] == [(e["request"], e["positive"]) for e in examples]
+    corpus.unlink()
+    assert "say where it is with --passages" in refused("collect", responses, "--out", tmp_path / "late")
+
+
 def test_an_index_is_small(tmp_path: Path):
     """Eight bytes a request, whatever the answers hold."""
     log = Log(tmp_path / "a.jsonl")
@@ -511,7 +541,9 @@ def test_an_index_is_small(tmp_path: Path):
         (["run", "--out", "o", "--shard", "1/2"], "--shard and --tasks go with one stage"),
         (["run", "--out", "o", "--stage", "tasks", "--tasks", "t.jsonl"], "--tasks goes with --stage examples"),
         (["run", "--out", "o", "--budget-money", "5"], "what gpt-4o-mini costs is not known"),
-        (["run", "--out", "o", "--stage", "all"], "use tasks, examples or both"),
+        (["run", "--out", "o", "--stage", "all"], "use tasks, examples, both or questions"),
+        (["run", "--out", "o", "--stage", "questions"], "--stage questions and --passages FILE go together"),
+        (["run", "--out", "o", "--stage", "questions", "--passages", "none.jsonl"], "none.jsonl is not there"),
         (["run", "--out", "o", "--stage", "examples", "--tasks", "none.jsonl"], "none.jsonl is not there"),
         (["plan", "--out", "o", "--requests", "1", "--stage", "examples"], "stage examples takes --tasks FILE"),
         (["collect", "none.jsonl", "--out", "o"], "none.jsonl is not there"),

@@ -20,10 +20,11 @@ import regex
 from ragkit.endpoint import Endpoint, reply_of, request_body
 from ragkit.owner import write_json
 from trainer.answers import Log, Record, answer_record, dump, load
-from trainer.request_plan import Plan, Request, SynthesisConfig, read_tasks
+from trainer.data import read_records
+from trainer.request_plan import STAGES, Plan, Request, SynthesisConfig, read_passages, read_tasks
 
 URL = "/v1/chat/completions"
-_ID = regex.compile(r"(?P<stage>tasks|examples)-s(?P<seed>-?\d+)-(?P<number>\d+)-[0-9a-f]{10}")
+_ID = regex.compile(rf"(?P<stage>{'|'.join(STAGES)})-s(?P<seed>-?\d+)-(?P<number>\d+)-[0-9a-f]{{10}}")
 
 
 def batch_line(request: Request, endpoint: Endpoint) -> Record:
@@ -33,10 +34,10 @@ def batch_line(request: Request, endpoint: Endpoint) -> Record:
 
 
 def write_requests(
-    plan: Plan, out: Path, count: int, *, shard: tuple[int, int] = (1, 1), tasks_file: Path | None = None
+    plan: Plan, out: Path, count: int, *, shard: tuple[int, int] = (1, 1), source: Path | None = None
 ) -> dict[Path, int]:
     """The files written and their lines. One endpoint: ``out``; several: a file each, ``out`` with its name,
-    since a batch is of one model."""
+    since a batch is of one model. ``source`` is the file of tasks or passages that the plan was made of."""
     out.parent.mkdir(parents=True, exist_ok=True)
     written: dict[Path, int] = {}
     for endpoint in plan.config.endpoints:
@@ -50,7 +51,7 @@ def write_requests(
                 written[path] += 1
         settings = {
             "stage": plan.stage, "requests": count, "fingerprint": plan.fingerprint,
-            "tasks": str(tasks_file.resolve()) if tasks_file else None, "config": plan.config.to_dict(),
+            "source": str(source.resolve()) if source else None, "config": plan.config.to_dict(),
         }  # fmt: skip
         write_json(plan_file(path), settings)
     return written
@@ -60,20 +61,33 @@ def plan_file(requests: Path) -> Path:
     return requests.with_suffix(".plan.json")
 
 
-def read_plan(file: Path, tasks_file: Path | None = None) -> Plan:
+def read_plan(file: Path, source: Path | None = None) -> Plan:
     """The plan that ``write_requests`` wrote from. Raises ValueError where it cannot be made again."""
     settings = json.loads(file.read_text("utf-8"))
-    config = SynthesisConfig.read(settings["config"])
-    source = tasks_file or (Path(settings["tasks"]) if settings["tasks"] else None)
+    stage = settings["stage"]
+    source = source or (Path(settings["source"]) if settings["source"] else None)
     if source is not None and not source.exists():
-        raise ValueError(f"{file} was planned from {source}, which is not there: say where it is with --tasks")
-    plan = Plan(config, settings["stage"], read_tasks(load(source)) if source else None)
+        option = "--passages" if stage == "questions" else "--tasks"
+        raise ValueError(f"{file} was planned from {source}, which is not there: say where it is with {option}")
+    plan = plan_from(SynthesisConfig.read(settings["config"]), stage, source)
     if plan.fingerprint != settings["fingerprint"]:
         raise ValueError(
             f"{file} describes another plan than this version makes of it: "
-            "the tasks file or the prompts' wording has changed since"
+            "the file of tasks or passages, or the prompts' wording, has changed since"
         )
     return plan
+
+
+def plan_from(config: SynthesisConfig, stage: str, source: Path | None) -> Plan:
+    """The plan of a stage; ``source`` holds its tasks (stage examples) or its passages (stage questions).
+    Raises ValueError where it is not there or holds something else."""
+    if source is not None and not source.exists():
+        raise ValueError(f"{source} is not there")
+    if stage == "examples" and source:
+        return Plan(config, stage, tasks=read_tasks(load(source)))
+    if stage == "questions" and source:
+        return Plan(config, stage, passages=read_passages(read_records(source)))
+    return Plan(config, stage)
 
 
 @dataclass

@@ -20,7 +20,7 @@ from trainer.languages import language
 from trainer.parse import Rejected, parse_example, parse_tasks, require_sound, validate_example
 from trainer.prompts import FIELDS, brainstorm_text, example_text
 from trainer.refusals import is_refusal
-from trainer.slots import Slots
+from trainer.slots import QUESTION, Slots
 from trainer.words import count_words, letters, normalise, stands_in, units
 
 FAR = 3.0  # times more or fewer words than asked for is far off
@@ -57,6 +57,7 @@ COLUMNS = {
     "long-long": Columns("input", "positive_document"),
     "sts": Columns("S1", "S2", "S3"),
     "bitext": Columns("S1", "S2", "S3"),
+    QUESTION: Columns("user_query", "passage"),  # the passage is a slot
 }
 
 
@@ -85,7 +86,7 @@ def check_record(record: Mapping[str, Any]) -> dict[str, str]:
 def check_fields(kind: str, slots: Slots, fields: Mapping[str, str]) -> None:
     """Raises Rejected with the first reason that applies."""
     c = COLUMNS[kind]
-    query, positive = fields[c.query], fields[c.positive]
+    query, positive = fields[c.query], fields.get(c.positive) or slots[c.positive]
     negative = fields[c.negative] if c.negative else None
     for name, text in fields.items():
         if is_refusal(text):
@@ -170,6 +171,8 @@ def field_languages(kind: str, slots: Slots) -> list[tuple[str, str]]:
     """(field, name of its language)."""
     if kind == "bitext":
         return [("S1", slots["src_lang"]), ("S2", slots["tgt_lang"]), ("S3", slots["tgt_lang"])]
+    if kind == QUESTION:
+        return [("user_query", slots["query_language"])]
     own = slots["language"]
     if kind == "short-long":
         document = slots.get("document_language", own)
@@ -185,6 +188,8 @@ def field_bounds(kind: str, slots: Slots) -> list[tuple[str, Bounds]]:
     if kind == "short-long":
         query = _QUERY_WORDS.get(slots.get("query_length", ""), (None, None))
         return [("user_query", query), ("positive_document", least), ("hard_negative_document", least)]
+    if kind == QUESTION:
+        return [("user_query", _QUERY_WORDS[slots["query_length"]])]
     if kind == "long-short":
         return [("input_text", _INPUT_WORDS.get(words, least)), ("label", _LABEL), ("misleading_label", _LABEL)]
     if kind in ("short-short", "long-long"):

@@ -7,6 +7,7 @@ down is in ``rejected.jsonl``, with one reason each and the raw text.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +21,9 @@ from trainer.contamination import Evaluation
 from trainer.dedup import NearlySeen, Seen
 from trainer.languages import language
 from trainer.parse import Rejected
+from trainer.slots import QUESTION
+
+_TASKS = {QUESTION: "question-answering"}  # where a kind is not a task's name
 
 
 @dataclass
@@ -53,7 +57,8 @@ def derive(folder: Path, filters: Filters | None = None, *, keep_tasks: bool = F
                     tasks.write(record)
                     result.tasks += 1
         with Whole(folder / EXAMPLES) as examples:
-            for record in examples_from(index.records("examples"), filters):
+            asked = itertools.chain(index.records("examples"), index.records("questions"))
+            for record in examples_from(asked, filters):
                 if "reason" in record:
                     rejected.write(record)
                     result.rejected[record["reason"]] += 1
@@ -102,17 +107,18 @@ def example_record(answer: Record, fields: dict[str, str]) -> Record:
     """The row that the trainer reads, traceable to its request."""
     kind, slots = answer["kind"], answer["slots"]
     columns = COLUMNS[kind]
-    spoken = dict(field_languages(kind, slots))
+    spoken = {**slots, **dict(field_languages(kind, slots))}
+    found = spoken.get(columns.positive if columns.positive in fields else "document_language")  # None: not said
     return {
         "query": fields[columns.query],
-        "positive": fields[columns.positive],
-        "instruction": slots.get("task") or HOUSE_TASKS[kind].instruction,
+        "positive": fields.get(columns.positive) or slots[columns.positive],
+        "instruction": slots.get("task") or HOUSE_TASKS[_TASKS.get(kind, kind)].instruction,
         "negatives": [fields[columns.negative]] if columns.negative else [],
         "kind": kind,
         "query_language": language(spoken[columns.query]).code,
-        "document_language": language(spoken[columns.positive]).code,
+        "document_language": language(found).code if found else "",
         "generator": generator_of(answer),
-        "slots": {name: value for name, value in slots.items() if name != "task"},
+        "slots": {name: value for name, value in slots.items() if name not in ("task", "passage")},
         "request": answer["id"],
     }
 

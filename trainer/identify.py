@@ -76,6 +76,8 @@ def wrong_language(text: str, asked: Language) -> str | None:
     main = max(scripts, key=scripts.__getitem__)
     weight = scripts[main]
     if main not in asked.scripts:
+        if main == "Latin" and weight < PARAGRAPH and 4 * sum(scripts[s] for s in asked.scripts) >= weight:
+            return None  # a question about a book or a game of a long foreign name
         # "HIV", "iPhone" or "COVID" may stand alone in any language; a phrase may not.
         return main if len(bare.split()) > 2 or weight >= SHORT or main != "Latin" else None
     if weight < SHORT or not _is_shared(main):

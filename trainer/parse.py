@@ -15,7 +15,7 @@ import regex
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, create_model
 
 from trainer.prompts import FIELDS
-from trainer.slots import KINDS
+from trainer.slots import KINDS, QUESTION
 
 _FENCE = regex.compile(r"\s*```[A-Za-z]*[ \t]*\r?\n(?P<json>.*?)\r?\n?[ \t]*```\s*", regex.DOTALL)
 # Lone surrogates, the replacement character, control characters but tab and line ends, and code points
@@ -39,7 +39,7 @@ def _shape(kind: str) -> type[BaseModel]:
     return create_model(kind, __config__=ConfigDict(extra="forbid"), **fields)
 
 
-_SHAPES = {kind: _shape(kind) for kind in KINDS}
+_SHAPES = {kind: _shape(kind) for kind in (*KINDS, QUESTION)}
 
 
 def parse_json(text: str) -> Any:

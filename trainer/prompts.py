@@ -2,6 +2,7 @@
 
 The four asymmetric kinds take two steps. A brainstorm asks for about twenty tasks; then, in a new
 conversation, one task is given out and one example comes back. The two symmetric kinds need no task.
+A question about a passage (not the paper's) takes the passage in place of a task.
 What fills the templates is drawn in :mod:`trainer.slots`; all order here is drawn from the caller's
 ``Random``.
 """
@@ -13,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.slots import PAPER, SETTINGS, SYMMETRIC, Setting, Slots
+from trainer.slots import PAPER, QUESTION, SETTINGS, SYMMETRIC, Setting, Slots
 
 TASKS_A_CALL = 20  # about
 
@@ -100,6 +101,7 @@ FIELDS = {
         "S2": "its good translation into {tgt_lang}",
         "S3": "its poor translation into {tgt_lang}",
     },
+    QUESTION: {"user_query": "the question"},
 }
 
 # The difficulty line stands apart, since half of the prompts of `weighted` leave it out.
@@ -143,6 +145,13 @@ _GUIDELINES = {
         "S3 is fluent and free of grammatical mistakes; it is poor because words or numbers are wrong, or because "
         "it leaves something out or adds something.",
     ),
+    QUESTION: (
+        "The question is in {query_language}, as its speakers would type it, whatever language the passage is in.",
+        "Whoever asks has not seen the passage: the question names its subject and can be read alone.",
+        "The passage answers the question, and hardly any other passage would.",
+        "The question has {query_length} and repeats no phrase of the passage; names are spelt as {query_language} "
+        "spells them.",
+    ),
 }
 _TEXTS = {"short-long": "query and the documents", "long-short": "input text", "sts": "texts", "bitext": "S1"}
 
@@ -174,6 +183,8 @@ def example_messages(kind: str, slots: Slots, setting: Setting, rng: random.Rand
         opening = ["Write three texts, each a {unit}, that are close to one another in meaning to different degrees."]
     elif kind == "bitext":
         opening = ["Write a {unit} in {src_lang} and translate it into {tgt_lang} twice, once well and once poorly."]
+    elif kind == QUESTION:
+        opening = ["Here is a passage:", "", slots["passage"], "", "Write one question that it answers."]
     else:
         opening = ["Here is a task:", "", slots["task"], "", "Write one example for it."]
     head = [opening[0].format_map(said), *opening[1:]] if kind in SYMMETRIC else opening
@@ -183,7 +194,7 @@ def example_messages(kind: str, slots: Slots, setting: Setting, rng: random.Rand
 def example_text(kind: str, slots: Slots) -> str:
     """All that :func:`example_messages` says for these slots, in no particular order: for telling an echo."""
     blank = dict.fromkeys(
-        (*PAPER[kind], "language", "src_lang", "tgt_lang", "task"), ""
+        (*PAPER.get(kind, ()), "language", "src_lang", "tgt_lang", "task", "query_length", "passage"), ""
     )  # records of others may lack some
     return example_messages(kind, {**blank, **slots}, SETTINGS["paper"], random.Random(0))[0]["content"]
 

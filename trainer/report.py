@@ -18,7 +18,7 @@ from typing import Any
 from trainer.answers import ANSWERS, EXAMPLES, FAILED, REJECTED, TASKS, generator_of, load
 from trainer.dedup import Seen
 from trainer.languages import language
-from trainer.slots import KINDS
+from trainer.slots import KINDS, QUESTION
 
 
 @dataclass
@@ -74,8 +74,9 @@ def read_report(folder: Path) -> Report:
     for example in load(folder / EXAMPLES):
         report.kinds[example["kind"]] += 1
         report.languages[language(example["query_language"]).name] += 1
-        report.cross_lingual += (
-            example["kind"] != "bitext" and example["query_language"] != example["document_language"]
+        report.cross_lingual += example["kind"] != "bitext" and example["document_language"] not in (
+            "",
+            example["query_language"],
         )
         report.instructions += not seen.add(example["instruction"])
         tally(example["generator"]).examples += 1
@@ -84,8 +85,9 @@ def read_report(folder: Path) -> Report:
     for rejection in load(folder / REJECTED):
         report.rejected.setdefault(rejection["reason"], Counter())[_place(rejection)] += 1
         slots = rejection["slots"]
-        if rejection["stage"] == "examples":
-            report.rejected_languages[slots.get("language") or slots["src_lang"]] += 1
+        if rejection["stage"] != "tasks":
+            name = next(slots[key] for key in ("language", "src_lang", "query_language") if key in slots)
+            report.rejected_languages[name] += 1
         tally(rejection["generator"]).rejected[rejection["reason"]] += 1
     for answer in load(folder / ANSWERS):
         one = tally(generator_of(answer))
@@ -107,7 +109,7 @@ def tables(report: Report) -> list[tuple[str, list[str], list[list[str]]]]:
     """(title, head, rows) of each table."""
     total = report.total
     examples = sum(report.kinds.values())
-    places = ["a task", *KINDS]
+    places = ["a task", *KINDS, QUESTION]
     found = [
         ("Examples by kind", ["kind", "examples", "%"], _shares(report.kinds, examples)),
         ("Examples by language of the query", ["language", "examples", "%", "turned down"], [

@@ -1,8 +1,9 @@
 """What will be asked: a function of the config, the seed and the request's number, and of nothing else.
 
 Stage ``tasks`` (the brainstorms) needs no more; stage ``examples`` takes the tasks that were collected
-as well. So a plan is never stored: any machine makes its share of it (``shard``), a resumed run makes it
-again and skips what is answered, and memory does not grow with the number of requests.
+as well, and stage ``questions`` passages that are there already, each in its turn. So a plan is never
+stored: any machine makes its share of it (``shard``), a resumed run makes it again and skips what is
+answered, and memory does not grow with the number of requests.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from typing import Any
 
 from ragkit.endpoint import Endpoint
 from trainer import prompts
-from trainer.languages import language_shares
+from trainer.languages import language, language_shares
 from trainer.prompts import Message
-from trainer.slots import ASYMMETRIC, KIND_WEIGHTS, KINDS, SETTINGS, Slots, draw_slots
+from trainer.slots import ASYMMETRIC, KIND_WEIGHTS, KINDS, QUESTION, SETTINGS, Slots, draw_slots
 
-STAGES = ("tasks", "examples")
+STAGES = ("tasks", "examples", "questions")
 EXAMPLES_A_TASK = 2.1  # the paper's: 319,000 asymmetric examples, about 150,000 instructions
 
 
@@ -36,7 +37,8 @@ class SynthesisConfig:
     setting: str = "weighted"  # the authors' later weights, likely this paper's too; or "paper": every value evenly
     kinds: Mapping[str, float] = field(default_factory=lambda: dict(KIND_WEIGHTS))  # kind -> relative weight
     languages: Mapping[str, float] = field(default_factory=dict)  # name -> share; the rest as published
-    cross_lingual: float = 0.0  # share of short-long whose documents are in another language than the query
+    cross_lingual: float = 0.0  # share of short-long, and of questions about passages whose language is known, in
+    # which query and document are of two languages
     budget_tokens: int = 0  # of prompts and answers, all runs in the folder together; 0: no bound
     budget_money: float = 0.0
 
@@ -88,11 +90,23 @@ class Request:
         return prompts.schema("tasks" if self.stage == "tasks" else self.kind)
 
 
+@dataclass(frozen=True, slots=True)
+class Passage:
+    text: str
+    language: str = ""  # its name; "": not known
+
+
 class Plan:
     """All requests of a stage, by number. Raises ValueError where the stage cannot be planned."""
 
-    def __init__(self, config: SynthesisConfig, stage: str, tasks: Mapping[str, Sequence[str]] | None = None) -> None:
-        self.config, self.stage, self.tasks = config, stage, tasks or {}
+    def __init__(
+        self,
+        config: SynthesisConfig,
+        stage: str,
+        tasks: Mapping[str, Sequence[str]] | None = None,
+        passages: Sequence[Passage] = (),
+    ) -> None:
+        self.config, self.stage, self.tasks, self.passages = config, stage, tasks or {}, passages
         self.without_tasks: list[str] = []  # kinds that are wanted, and of which there is no task
         weights = {kind: config.kinds.get(kind, 0.0) for kind in KINDS}
         if stage == "tasks":
@@ -100,17 +114,25 @@ class Plan:
         elif stage == "examples":
             self.without_tasks = [k for k in ASYMMETRIC if weights[k] and not self.tasks.get(k)]
             weights |= dict.fromkeys(self.without_tasks, 0.0)
+        elif stage == "questions":
+            weights = {QUESTION: float(bool(passages))}
         else:
             raise ValueError(f"stage {stage!r} is not known: use {' or '.join(STAGES)}")
         if not any(weights.values()):
             raise ValueError(
-                f"stage {stage!r} has nothing to ask: no kind with a weight "
-                + ("takes tasks" if stage == "tasks" else "has tasks (run stage 'tasks' first, or give --tasks FILE)")
+                f"stage {stage!r} has nothing to ask: "
+                + {
+                    "tasks": "no kind with a weight takes tasks",
+                    "examples": "no kind with a weight has tasks (run stage 'tasks' first, or give --tasks FILE)",
+                    "questions": "no passage is given (--passages FILE)",
+                }[stage]
             )
         self._setting = SETTINGS[config.setting]
         self._kinds = _Draw({k: w for k, w in weights.items() if w > 0})
         self._endpoints = _Draw({e.label: e.share for e in config.endpoints if e.share > 0})
         self._languages = _Draw(language_shares(config.languages))
+        self._order = list(range(len(passages)))
+        random.Random(f"{config.seed} passages").shuffle(self._order)
 
     def requests(
         self, count: int, *, shard: tuple[int, int] = (1, 1), endpoint: str = "", skip: bytearray | None = None
@@ -132,6 +154,10 @@ class Plan:
             kind = self._kinds.values[number] if number < len(self._kinds.values) else self._kinds(rng)
             slots: Slots = {}
             messages = prompts.brainstorm_messages(kind, self._setting, rng)
+        elif self.stage == "questions":
+            kind = QUESTION
+            slots = self._question(self.passages[self._order[number % len(self._order)]], rng)
+            messages = prompts.example_messages(kind, slots, self._setting, rng)
         else:
             kind = self._kinds(rng)
             slots = self._slots(kind, rng)
@@ -154,6 +180,14 @@ class Plan:
             slots["task"] = rng.choice(self.tasks[kind])
         return slots
 
+    def _question(self, passage: Passage, rng: random.Random) -> Slots:
+        asked = self._languages(rng)
+        if asked == passage.language and rng.random() < self.config.cross_lingual:
+            asked = self._other(asked, rng)
+        length = draw_slots("short-long", self._setting, rng)["query_length"]
+        slots = {"passage": passage.text, "query_language": asked, "query_length": length}
+        return {**slots, "document_language": passage.language} if passage.language else slots
+
     def _other(self, language: str, rng: random.Random) -> str:
         if len(self._languages.values) < 2:
             raise ValueError(f"a pair of languages is asked for, and {language} alone has a share: give two or more")
@@ -168,6 +202,9 @@ class Plan:
         decided = [self.config.seed, self.config.setting, self._kinds.values, self._kinds.sums]
         if self.stage == "examples":
             decided += [self.tasks, self._languages.values, self._languages.sums, self.config.cross_lingual]
+        elif self.stage == "questions":
+            decided += [[(p.text, p.language) for p in self.passages]]
+            decided += [self._languages.values, self._languages.sums, self.config.cross_lingual]
         digest = hashlib.sha256(json.dumps(decided, sort_keys=True).encode())
         for number in range(64):
             digest.update(self.request(number).id.encode())
@@ -201,6 +238,28 @@ def read_tasks(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
             raise ValueError(f"a tasks file holds records of kind and task, got {str(record)[:200]}")
         found.setdefault(record["kind"], []).append(record["task"])
     return found
+
+
+def read_passages(lines: Iterable[Mapping[str, Any]]) -> list[Passage]:
+    """From records of BEIR's corpus.jsonl (``text``, perhaps ``title``), with the code of their language in ``lang``
+    where it is known. Raises ValueError for a record without text."""
+    passages = []
+    for record in lines:
+        text = f"{record.get('title') or ''} {record.get('text') or ''}".strip()
+        if not text:
+            raise ValueError(f"a file of passages holds records with a text, got {str(record)[:200]}")
+        passages.append(Passage(text, _named(str(record.get("lang") or ""))))
+    return passages
+
+
+def _named(code: str) -> str:
+    """``"pt_BR"`` -> Portuguese; "" for a language that no prompt can name."""
+    for known in (code, code.replace("_", "-"), code.replace("_", "-").partition("-")[0]):
+        try:
+            return language(known).name
+        except ValueError:
+            continue
+    return ""
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from typing import Any
 ASYMMETRIC = ("short-long", "long-short", "short-short", "long-long")
 SYMMETRIC = ("sts", "bitext")
 KINDS = (*ASYMMETRIC, *SYMMETRIC)
+QUESTION = "question"  # about a passage that is there already: none of the paper's, and of a stage of its own
 
 # Figure 2 of the paper (v3): thousands of examples of each kind.
 KIND_WEIGHTS = {"short-long": 167, "long-short": 122, "sts": 99, "bitext": 89, "long-long": 17, "short-short": 13}

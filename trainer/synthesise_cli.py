@@ -30,11 +30,22 @@ ConfigFile = Annotated[
 Seed = Annotated[int | None, typer.Option(help="decides what is asked")]
 Setting = Annotated[str | None, typer.Option(help="'weighted' or 'paper' (every slot value evenly)")]
 Cross = Annotated[
-    float | None, typer.Option("--cross-lingual", help="share of short-long with documents in another language")
+    float | None,
+    typer.Option("--cross-lingual", help="share of short-long and questions with documents in another language"),
 ]
 Model = Annotated[str | None, typer.Option(help="one endpoint, in place of the config's [RAGKIT_LLM_MODEL]")]
 Url = Annotated[str | None, typer.Option("--base-url", help="and where it is served [RAGKIT_LLM_URL]")]
 TasksFile = Annotated[Path | None, typer.Option("--tasks", help="stage examples: the collected tasks.jsonl")]
+PassagesFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--passages", help="stage questions: JSONL with text, perhaps title and lang (a code), such as corpus.jsonl"
+    ),
+]
+Ask = Annotated[
+    list[str] | None,
+    typer.Option("--language", help="write in these languages only, as Hindi; repeat it [shares as published]"),
+]
 Shard = Annotated[str, typer.Option(help="this machine's part of the requests: 2/8")]
 Contamination = Annotated[
     list[Path] | None, typer.Option(help="evaluation sets in BEIR's layout that examples must not share text with")
@@ -49,8 +60,12 @@ def run(
     out: Annotated[Path, typer.Option(help="the run's folder; a run that was cut off goes on from it")],
     requests: Annotated[int, typer.Option(help="examples to ask for (stage tasks: brainstorms)", min=1)] = 1000,
     config: ConfigFile = None,
-    stage: Annotated[str, typer.Option(help="'tasks', 'examples', or 'both', one after the other")] = "both",
+    stage: Annotated[
+        str, typer.Option(help="'tasks', 'examples', 'both', one after the other, or 'questions' about --passages")
+    ] = "both",
     tasks: TasksFile = None,
+    passages: PassagesFile = None,
+    language: Ask = None,
     seed: Seed = None,
     setting: Setting = None,
     cross_lingual: Cross = None,
@@ -67,20 +82,20 @@ def run(
     with _told():
         from trainer import synthesise as s
         from trainer.answers import ANSWERS as answers_file
-        from trainer.answers import EXAMPLES, Index
+        from trainer.answers import EXAMPLES, TASKS, Index
+        from trainer.batch import plan_from
         from trainer.derive import derive
         from trainer.request_plan import Plan, brainstorms_for, parse_shard
 
         part = parse_shard(shard)
-        if stage not in ("tasks", "examples", "both"):
-            raise ValueError(f"--stage is {stage!r}: use tasks, examples or both")
+        if stage not in ("tasks", "examples", "both", "questions"):
+            raise ValueError(f"--stage is {stage!r}: use tasks, examples, both or questions")
         if stage == "both" and (part != (1, 1) or tasks):
             raise ValueError("--shard and --tasks go with one stage: --stage tasks, collect, then --stage examples")
-        if stage == "tasks" and tasks:
-            raise ValueError("--tasks goes with --stage examples: stage tasks makes such a file")
+        source = _source(stage, tasks, passages)
         wanted = _config(
             config, model, base_url, seed=seed, setting=setting, cross_lingual=cross_lingual,
-            budget_tokens=budget_tokens, budget_money=budget_money,
+            languages=_evenly(language), budget_tokens=budget_tokens, budget_money=budget_money,
         )  # fmt: skip
         stopped = ""
         with s.locked(out):
@@ -93,11 +108,15 @@ def run(
                 derive(out, keep_tasks=frozen)
                 stopped = _said("tasks", outcome)
             if stage in ("examples", "both") and not stopped:
-                plan = Plan(wanted, "examples", _tasks(tasks, out))
+                plan = plan_from(wanted, "examples", source or out / TASKS)
                 _name_missing(plan)
                 s.claim(out, plan)
                 stopped = _said("examples", s.ask(plan, out, requests, shard=part))
                 frozen = True
+            if stage == "questions":
+                plan = plan_from(wanted, stage, source)
+                s.claim(out, plan)
+                stopped = _said(stage, s.ask(plan, out, requests, shard=part))
             derived = derive(out, _filters(contamination, near_duplicates), keep_tasks=frozen)
         _summary(derived, out / EXAMPLES)
     if stopped:
@@ -108,8 +127,10 @@ def run(
 def plan(
     out: Annotated[Path, typer.Option(help="the request file to write: requests.jsonl")],
     requests: Annotated[int, typer.Option(help="how many", min=1)],
-    stage: Annotated[str, typer.Option(help="'tasks' (brainstorms) or 'examples'")],
+    stage: Annotated[str, typer.Option(help="'tasks' (brainstorms), 'examples' or 'questions'")],
     tasks: TasksFile = None,
+    passages: PassagesFile = None,
+    language: Ask = None,
     config: ConfigFile = None,
     seed: Seed = None,
     setting: Setting = None,
@@ -119,19 +140,18 @@ def plan(
 ) -> None:
     """Write requests as OpenAI Batch API files, to be answered elsewhere."""
     with _told():
-        from trainer.answers import load
-        from trainer.batch import plan_file, write_requests
-        from trainer.request_plan import Plan, parse_shard, read_tasks
+        from trainer.batch import plan_file, plan_from, write_requests
+        from trainer.request_plan import parse_shard
 
-        if stage == "examples" and tasks is None:
+        source = _source(stage, tasks, passages)
+        if stage == "examples" and source is None:
             raise ValueError("stage examples takes --tasks FILE: the tasks.jsonl that stage tasks came to")
-        if tasks is not None and not tasks.exists():
-            raise ValueError(f"--tasks {tasks} is not there")
-        wanted = _config(config, model, None, seed=seed, setting=setting, cross_lingual=cross_lingual)
-        known = read_tasks(load(tasks)) if tasks and stage == "examples" else None
-        made = Plan(wanted, stage, known)
+        wanted = _config(
+            config, model, None, seed=seed, setting=setting, cross_lingual=cross_lingual, languages=_evenly(language)
+        )
+        made = plan_from(wanted, stage, source)
         _name_missing(made)
-        for file, lines in write_requests(made, out, requests, shard=parse_shard(shard), tasks_file=tasks).items():
+        for file, lines in write_requests(made, out, requests, shard=parse_shard(shard), source=source).items():
             typer.echo(f"{file}: {lines} requests (how they were made: {plan_file(file).name})")
 
 
@@ -143,6 +163,7 @@ def collect(
         Path | None, typer.Option(help="the request file that was answered; by default requests.jsonl beside each")
     ] = None,
     tasks: TasksFile = None,
+    passages: PassagesFile = None,
     contamination: Contamination = None,
     near_duplicates: Near = 0.0,
 ) -> None:
@@ -172,7 +193,7 @@ def collect(
                         raise ValueError(
                             f"{source} is not there: name the request file that {file} answers with --requests"
                         )
-                    made = read_plan(source, tasks)
+                    made = read_plan(source, tasks or passages)
                     s.claim(out, made)
                     with file.open(encoding="utf-8") as lines:
                         collected = collect_responses(lines, made, log, answered[made.stage])
@@ -233,13 +254,20 @@ def _name_missing(plan: Plan) -> None:
         typer.echo(f"no task of kind {kind} was collected: none of its examples is asked for", err=True)
 
 
-def _tasks(file: Path | None, out: Path) -> dict[str, list[str]]:
-    from trainer.answers import TASKS, load
-    from trainer.request_plan import read_tasks
+def _source(stage: str, tasks: Path | None, passages: Path | None) -> Path | None:
+    """The file that a stage is planned from. Raises ValueError for one of another stage, or that is not there."""
+    if tasks and stage not in ("examples", "both"):
+        raise ValueError("--tasks goes with --stage examples: stage tasks makes such a file")
+    if (passages is not None) != (stage == "questions"):
+        raise ValueError("--stage questions and --passages FILE go together: the passages to ask about")
+    source = tasks or passages
+    if source is not None and not source.exists():
+        raise ValueError(f"{source} is not there")
+    return source
 
-    if file is not None and not file.exists():
-        raise ValueError(f"--tasks {file} is not there")
-    return read_tasks(load(file or out / TASKS))
+
+def _evenly(languages: list[str] | None) -> dict[str, float] | None:
+    return dict.fromkeys(languages, 1.0) if languages else None
 
 
 def _filters(folders: list[Path] | None, near: float) -> Filters:
