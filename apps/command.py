@@ -3,7 +3,6 @@ imports nothing of the apps."""
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ragkit.commands import Corpus, Location, Model, explained, read_settings
+from ragkit.evaluate import read_questions
 
 DEMO = Path(__file__).parent / "corpus" / "mul"
 EXAMPLES = ("en", "ar", "zh", "hi", "sw", "ja", "am", "es")  # of each language the first question of the demo corpus
@@ -45,10 +45,9 @@ def first_questions(folder: Path | None) -> list[str]:
     """Examples to click: the first question in each of a few languages, then in others."""
     if folder is None:
         return []
+    questions = read_questions(folder)
     first: dict[str, str] = {}
-    for line in (folder / "queries.jsonl").read_text("utf-8").splitlines():
-        question = json.loads(line)
-        if question.get("answerable", True):
-            first.setdefault(question.get("lang", ""), question["text"])
+    for key in questions.qrels:
+        first.setdefault(questions.languages[key], questions.texts[key])
     chosen = [first[lang] for lang in EXAMPLES if lang in first]
     return chosen or list(first.values())[: len(EXAMPLES)]
