@@ -91,13 +91,19 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_lengt
             "set eos_token in tokenizer_config.json"
         )
     head = [] if bos is None else [bos]
-    room = max_length - len(head) - 1
-    if room < 1:
-        raise ValueError(
-            f"max_length {max_length} leaves no room for text between BOS and EOS: use at least {len(head) + 2}"
-        )
+    room = room_for_text(tokenizer, max_length)
     rows = plain_ids(tokenizer, texts)
     return Tokens([[*head, *row[:room], eos] for row in rows], sum(len(row) > room for row in rows))
+
+
+def room_for_text(tokenizer: PreTrainedTokenizerBase, max_length: int) -> int:
+    """Tokens of ``max_length`` that BOS, where there is one, and EOS leave. Raises ValueError where they leave none."""
+    added = 1 if tokenizer.bos_token_id is None else 2
+    if max_length <= added:
+        raise ValueError(
+            f"max_length {max_length} leaves no room for text between BOS and EOS: use at least {added + 1}"
+        )
+    return max_length - added
 
 
 def plain_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
-from ragkit.encoder import LocalEncoder, ModelInfo, tokenize
+from ragkit.encoder import LocalEncoder, ModelInfo, room_for_text, tokenize
 from ragkit.forward import ATTENTION
 from ragkit.task import TASKS, Task
 from trainer import checkpoints
@@ -87,7 +87,8 @@ class EmbedTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         self.teacher = None
         if config.teacher:
-            cut = partial(first_tokens, encoder.tokenizer, count=config.max_passage_tokens - 2)  # beside BOS and EOS
+            read = room_for_text(encoder.tokenizer, config.max_passage_tokens)
+            cut = partial(first_tokens, encoder.tokenizer, count=read)
             self.teacher = Teacher.open(config.teacher, teacher_memory(self.args), cut)
 
     def compute_loss(
