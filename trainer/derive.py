@@ -23,8 +23,6 @@ from trainer.languages import language
 from trainer.parse import Rejected
 from trainer.slots import QUESTION
 
-_TASKS = {QUESTION: "question-answering"}  # where a kind is not a task's name
-
 
 @dataclass
 class Filters:
@@ -112,7 +110,7 @@ def example_record(answer: Record, fields: dict[str, str]) -> Record:
     return {
         "query": fields[columns.query],
         "positive": fields.get(columns.positive) or slots[columns.positive],
-        "instruction": slots.get("task") or HOUSE_TASKS[_TASKS.get(kind, kind)].instruction,
+        "instruction": slots.get("task") or HOUSE_TASKS["question-answering" if kind == QUESTION else kind].instruction,
         "negatives": [fields[columns.negative]] if columns.negative else [],
         "kind": kind,
         "query_language": language(spoken[columns.query]).code,
