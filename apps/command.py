@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from ragkit.commands import Corpus, Location, Model, explained, read_settings
-from ragkit.evaluate import read_questions
 
 DEMO = Path(__file__).parent / "corpus" / "mul"
 EXAMPLES = ("en", "ar", "zh", "hi", "sw", "ja", "am", "es")  # of each language the first question of the demo corpus
@@ -45,6 +44,8 @@ def first_questions(folder: Path | None) -> list[str]:
     """Examples to click: the first question in each of a few languages, then in others."""
     if folder is None:
         return []
+    from ragkit.evaluate import read_questions  # loads numpy, which --help does not wait for
+
     questions = read_questions(folder)
     first: dict[str, str] = {}
     for key in questions.qrels:
