@@ -17,6 +17,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+from apps.command import DEMO
 from apps.languages import Found, answer_languages, top_k_bias
 from ragkit import TASKS
 from ragkit.evaluate import read_questions
@@ -25,7 +26,6 @@ from trainer.evaluate import dense_run, read_sets
 from trainer.peers import open_model
 
 APPS = Path(__file__).parent.parent / "apps"
-DEMO = APPS / "corpus" / "mul"
 K = 10
 
 

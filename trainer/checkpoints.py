@@ -60,9 +60,10 @@ def copy_model(checkpoint: Path, folder: Path) -> None:
 
 
 def average(folders: Sequence[Path], out: Path) -> Path:
-    """An adapter whose every tensor is the mean of the same tensor in ``folders``, checkpoints of one run.
+    """An adapter whose every tensor is the mean of the same tensor in ``folders``: checkpoints of one run,
+    or models that went on from one another.
 
-    The factors A and B are averaged, not their products: right for checkpoints of one run, which lie close
+    The factors A and B are averaged, not their products: right for adapters of one descent, which lie close
     together, and of no meaning for adapters trained apart. Raises ValueError where they do not fit.
     """
     if len(folders) < 2:

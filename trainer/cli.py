@@ -60,7 +60,9 @@ def mine(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="a YAML file, or a shipped recipe: mini, paper, msmarco, synthetic")],
+    recipe: Annotated[
+        str, typer.Argument(help="a YAML file, or a shipped recipe: mini, mini-across, paper, msmarco, synthetic")
+    ],
     data: Annotated[Path, typer.Option(help="the folder that the recipe's source paths start from")],
     out: Annotated[Path, typer.Option(help="the run folder; a run that was cut off goes on from it")],
     set_: Annotated[
@@ -97,10 +99,12 @@ def train(
 
 @app.command()
 def average(
-    checkpoints: Annotated[list[Path], typer.Argument(help="checkpoint folders of one run")],
+    checkpoints: Annotated[
+        list[Path], typer.Argument(help="checkpoints of one run, or models that went on from one another")
+    ],
     out: Annotated[Path, typer.Option(help="the model folder to write")],
 ) -> None:
-    """Average the adapters of a run's checkpoints."""
+    """Average adapters, tensor by tensor."""
     from trainer.checkpoints import average as mean
 
     try:

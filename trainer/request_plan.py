@@ -200,11 +200,9 @@ class Plan:
         """Of everything that decides what is asked, the prompts' wording included. Not of the endpoints: a run may
         go on with others."""
         decided = [self.config.seed, self.config.setting, self._kinds.values, self._kinds.sums]
-        if self.stage == "examples":
-            decided += [self.tasks, self._languages.values, self._languages.sums, self.config.cross_lingual]
-        elif self.stage == "questions":
-            decided += [[(p.text, p.language) for p in self.passages]]
-            decided += [self._languages.values, self._languages.sums, self.config.cross_lingual]
+        if self.stage != "tasks":
+            given = self.tasks if self.stage == "examples" else [(p.text, p.language) for p in self.passages]
+            decided += [given, self._languages.values, self._languages.sums, self.config.cross_lingual]
         digest = hashlib.sha256(json.dumps(decided, sort_keys=True).encode())
         for number in range(64):
             digest.update(self.request(number).id.encode())
