@@ -46,10 +46,10 @@ class Head:
         self.states = states
 
 
-def pad(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Right-padded ids (B, T) and lengths (B,). Pads are zeros: no row ever reads them."""
+def pad(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu", multiple: int = 1) -> tuple[Tensor, Tensor]:
+    """Right-padded ids (B, T), T a ``multiple``, and lengths (B,). Pads are zeros: no row ever reads them."""
     lengths = torch.tensor([len(row) for row in rows])
-    ids = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
+    ids = torch.zeros(len(rows), -(-int(lengths.max()) // multiple) * multiple, dtype=torch.long)
     for target, row in zip(ids, rows, strict=True):
         target[: len(row)] = torch.tensor(row)
     return ids.to(device), lengths.to(device)
@@ -68,6 +68,7 @@ def embed(
     head: Head | None = None,
     shared: int = 0,
     packed: bool | None = None,
+    multiple: int = 1,
     unit: bool = True,
 ) -> Tensor:
     """Embeddings (B, D) of token rows, in one forward pass; differentiable. Of length one, or with ``unit=False`` as
@@ -76,7 +77,8 @@ def embed(
     ``rows`` all begin with the tokens of ``head``, whose states are taken from it, or have their first ``shared``
     tokens in common, which are computed once (both under :func:`causal_attention` only).
     ``packed`` rows lie end to end without pads, kept apart by their bounds: by default under FlashAttention 2, which
-    has a kernel for it. Models must be causal: ``LocalEncoder`` refuses others.
+    has a kernel for it; others are padded to a ``multiple`` of tokens. Models must be causal: ``LocalEncoder``
+    refuses others.
     """
     config: Any = model.config
     device = next(model.parameters()).device
@@ -86,10 +88,10 @@ def embed(
         head = Head(tuple(rows[0][:shared]))
         head.compute(model)
     if head is None:
-        ids, lengths = pad(rows, device)
+        ids, lengths = pad(rows, device, multiple)
         return pool(model(input_ids=ids, use_cache=False).last_hidden_state, lengths, unit=unit)
     start = len(head.ids)
-    ids, lengths = pad([row[start:] for row in rows], device)
+    ids, lengths = pad([row[start:] for row in rows], device, multiple)
     positions = torch.arange(start, start + ids.shape[1], device=device)[None]
     hidden = model(input_ids=ids, position_ids=positions, head=head.states, use_cache=False).last_hidden_state
     return pool(hidden, lengths, unit=unit)

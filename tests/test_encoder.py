@@ -159,14 +159,16 @@ def test_pads_do_not_matter(mistral: LocalEncoder, monkeypatch: pytest.MonkeyPat
     rows = tokenize(mistral.tokenizer, ["short", "a good deal longer than that"], 32).ids
     expected = embed(mistral.model, rows)
 
-    def padded_with_eos(rows: Any, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        ids, lengths = pad(rows, device)
+    def padded_with_eos(rows: Any, device: Any, multiple: int) -> tuple[torch.Tensor, torch.Tensor]:
+        ids, lengths = pad(rows, device, multiple)
         for row, length in zip(ids, lengths, strict=True):
             row[length:] = EOS
         return ids, lengths
 
     monkeypatch.setattr("ragkit.forward.pad", padded_with_eos)
     assert torch.equal(embed(mistral.model, rows), expected)
+    assert pad(rows, multiple=16)[0].shape[1] % 16 == 0
+    torch.testing.assert_close(embed(mistral.model, rows, multiple=16), expected)
 
 
 def test_batches_cover_everything_within_the_budget():

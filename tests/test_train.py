@@ -186,8 +186,9 @@ def test_rows_of_many_lengths_are_recomputed_in_mixed_precision(config: TrainCon
     assert torch.cosine_similarity(gradients(config, rows, 1, 1 << 20)[1:], whole[1:], dim=0) > 0.99
 
 
-def test_prompts_computed_once_change_no_gradient(config: TrainConfig):
+def test_prompts_computed_once_change_no_gradient(config: TrainConfig, monkeypatch: pytest.MonkeyPatch):
     """Six prompts of two tasks and six passages: the same loss and gradient, in chunks and recomputed."""
+    monkeypatch.setattr("trainer.embedder.ALIKE", 2)
     prompts = [Task("t", f"Find what {n % 2} says").prompt(word) for n, word in enumerate(WORDS[:6])]
     rows = tokenize(LocalEncoder.load(config.base).tokenizer, [*prompts, *WORDS[6:12]], 48).ids
     alike = [[0, 2, 4], [1, 3, 5]]
@@ -201,6 +202,13 @@ def test_prompts_computed_once_change_no_gradient(config: TrainConfig):
         assert (shared > 8) == (parts[0][0] < 6)
     assert {i for parts, _ in deal_alike(rows, alike, 64, 2) for part in parts for i in part} == set(range(12))
     assert next(iter(deal_alike([[1, 2, 3], [1, 2, 3]], [[0, 1]], 64, 1)))[1] == 2  # the last state is the embedding
+
+
+def test_a_prompt_of_few_rows_gets_no_pass_of_its_own():
+    """Where each query has its own instruction, a step of 80 would be 80 passes of one row."""
+    rows = [[n, n, 1, 2] for n in range(40)] + [[99, 99, 99, n] for n in range(10)]
+    dealt = list(deal_alike(rows, [[n] for n in range(40)] + [list(range(40, 50))], 16 * 25, 1))
+    assert [(len(part), shared) for [part], shared in dealt] == [(10, 3), (25, 0), (15, 0)]
 
 
 def test_recomputing_draws_the_same_dropout(config: TrainConfig):
@@ -311,12 +319,12 @@ def test_out_of_memory_halves_the_chunk(
 
     whole, sizes = embedder.embed, []
 
-    def small(model: object, rows: list[list[int]], shared: int = 0) -> torch.Tensor:
+    def small(model: object, rows: list[list[int]], shared: int = 0, multiple: int = 1) -> torch.Tensor:
         size = len(rows) * (max(map(len, rows)) - shared)
         if size > 100:
             raise torch.OutOfMemoryError("CUDA out of memory")
         sizes.append(size)
-        return whole(model, rows, shared=shared)  # type: ignore[arg-type]
+        return whole(model, rows, shared=shared, multiple=multiple)  # type: ignore[arg-type]
 
     monkeypatch.setattr(embedder, "embed", small)
     train(dataclasses.replace(config, chunk_tokens=350), data, tmp_path)

@@ -85,11 +85,12 @@ def train(
 
             typer.echo(describe(config, data, out, devices=devices, flops=flops))
             return
-        from trainer.memory import hold_memory
+        from trainer.memory import hold_kernels, hold_memory
         from trainer.train import leave
         from trainer.train import train as run
 
-        hold_memory()  # of this process, which does nothing else
+        hold_kernels()  # of this process, which does nothing else
+        hold_memory()
         typer.echo(run(config, data, out, report_to=["tensorboard", "wandb"] if wandb else ["tensorboard"]))
         leave()
     except (ValueError, OSError, MemoryError, FloatingPointError) as error:

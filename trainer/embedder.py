@@ -36,6 +36,9 @@ from ragkit.forward import batches, common, embed
 from trainer.layers import LoraLinear
 from trainer.memory import give_back
 
+MULTIPLE = 16  # of tokens, to which a chunk's rows are padded: fewer shapes, for each of which oneDNN makes new code
+ALIKE = 8  # rows that begin alike, from which on they get chunks of their own
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -62,7 +65,7 @@ class Embedder(PeftModelForFeatureExtraction):
 
     def _chunk(self, chunk: Chunk) -> Tensor:
         if chunk.keep or not torch.is_grad_enabled():
-            return embed(self.base_model, chunk.rows, shared=chunk.shared)
+            return embed(self.base_model, chunk.rows, shared=chunk.shared, multiple=MULTIPLE)
         return checkpoint(_embed_again, self.base_model, chunk, use_reentrant=False)  # type: ignore[return-value]
 
 
@@ -70,7 +73,7 @@ def _embed_again(model: nn.Module, chunk: Chunk) -> Tensor:
     """What a chunk that keeps nothing runs, forward and once more backward."""
     if not torch.cuda.is_available():
         give_back()
-    return embed(model, chunk.rows, shared=chunk.shared)
+    return embed(model, chunk.rows, shared=chunk.shared, multiple=MULTIPLE)
 
 
 def lora(model: nn.Module, *, rank: int, alpha: int, dropout: float) -> Embedder:
@@ -109,11 +112,16 @@ def go_on_from(embedder: Embedder, folder: Path) -> None:
     set_peft_model_state_dict(embedder, state)
 
 
+def padded(length: int) -> int:
+    """Tokens of a row with its pads, where it is a chunk's longest."""
+    return -(-length // MULTIPLE) * MULTIPLE
+
+
 def deal(lengths: Sequence[int], chunk_tokens: int, devices: int) -> Iterator[list[list[int]]]:
     """Positions of rows for every chunk and device, longest first; at most ``chunk_tokens`` tokens, pads
     included, for each device (one row always goes). All devices get equally many: where the last rows do not
     go round, a device repeats one."""
-    for taken in batches(lengths, chunk_tokens, devices):
+    for taken in batches([padded(length) for length in lengths], chunk_tokens, devices):
         missing = -len(taken) % devices
         taken += taken[-1:] * missing
         yield [taken[device::devices] for device in range(devices)]
@@ -130,12 +138,14 @@ def deal_alike(
     rows: Sequence[Sequence[int]], alike: Sequence[Sequence[int]], chunk_tokens: int, devices: int
 ) -> Iterator[tuple[list[list[int]], int]]:
     """:func:`deal`, for each group of positions in ``alike`` apart, and for the rest: every chunk with the number of
-    tokens that all rows of its group begin with, of which each row goes on by at least one."""
-    grouped = {i for group in alike for i in group}
+    tokens that all rows of its group begin with, of which each row goes on by at least one. A small group goes with
+    the rest: what its few rows share costs less than a pass of their own."""
+    groups = [group for group in alike if len(group) >= ALIKE]
+    grouped = {i for group in groups for i in group}
     rest = [i for i in range(len(rows)) if i not in grouped]
-    for group in [*alike, rest]:
+    for group in [*groups, rest]:
         shared = 0
-        if group is not rest and len(group) > 1:
+        if group is not rest:
             shared = min(len(common([rows[i] for i in group])), min(len(rows[i]) for i in group) - 1)
         for parts in deal([len(rows[i]) - shared for i in group], chunk_tokens, devices):
             yield [[group[n] for n in part] for part in parts], shared
@@ -161,7 +171,7 @@ def embed_rows(
     """
     devices, own = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
     dealt = list(deal_alike(rows, alike, chunk_tokens, devices))
-    sizes = [shared + len(parts[0]) * (len(rows[parts[0][0]]) - shared) for parts, shared in dealt]  # on every device
+    sizes = [shared + len(parts[0]) * padded(len(rows[parts[0][0]]) - shared) for parts, shared in dealt]
     dropped = len(dealt) - kept_chunks(sizes, keep_tokens)
     vectors = model(
         [Chunk([rows[i] for i in parts[own]], n >= dropped, shared) for n, (parts, shared) in enumerate(dealt)]

@@ -1,9 +1,10 @@
-"""Memory of a training process: how much it took, when it ran out, and how to keep it flat on a CPU."""
+"""Memory of a training process: how much it took, when it ran out, and what a CPU should keep and what give back."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import resource
 import sys
 
@@ -58,6 +59,12 @@ def hold_memory() -> None:
             libc = ctypes.CDLL("libc.so.6")
             libc.mallopt(M_TRIM_THRESHOLD, -1)  # never
             libc.mallopt(M_MMAP_MAX, 0)
+
+
+def hold_kernels() -> None:
+    """Make oneDNN keep the code that it generates for a product of every shape: a step has hundreds of shapes, the next
+    one mostly the same, and by default the last 1,024 are kept. To be called before the first product."""
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
 
 
 def peak_memory_gb() -> float:
