@@ -52,7 +52,9 @@ def read(file: Path, count: int) -> list[dict[str, str]]:
     return [{"query": r["query"], "positive": r.get("positive") or r["pos"]} for r in rows[:count]]
 
 
-def ours(pairs: list[dict[str, str]], batch: int, precision: str, keep_tokens: int) -> dict[str, float]:
+def ours(
+    pairs: list[dict[str, str]], batch: int, precision: str, keep_tokens: int, compile: bool = False
+) -> dict[str, float]:
     from trainer.config import TrainConfig
     from trainer.data import Source
     from trainer.train import train
@@ -63,6 +65,7 @@ def ours(pairs: list[dict[str, str]], batch: int, precision: str, keep_tokens: i
             [Source("examples", "pairs.jsonl", TASK.name)],
             batch_size=batch, warmup_steps=1, lora_dropout=0.0, precision=precision, save_steps=1000,
             max_query_tokens=256, max_passage_tokens=256, chunk_tokens=CHUNK_TOKENS, keep_tokens=keep_tokens,
+            compile=compile,
         )  # fmt: skip
         out = Path(folder) / "run"
         train(config, Path(folder), out, report_to=[])
@@ -123,6 +126,7 @@ RUNS: dict[str, Callable[[list[dict[str, str]], int, str], dict[str, float]]] = 
     "ragkit, all but one chunk recomputed": partial(ours, keep_tokens=0),
     "ragkit, 16,000 tokens kept": partial(ours, keep_tokens=16_000),
     "ragkit, all kept": partial(ours, keep_tokens=1 << 20),
+    "ragkit, all kept, compiled": partial(ours, keep_tokens=1 << 20, compile=True),
     "sentence-transformers, default": partial(theirs, mini_batch_tokens=None),
     "sentence-transformers, mini-batches of 1,024 tokens": partial(theirs, mini_batch_tokens=CHUNK_TOKENS),
 }

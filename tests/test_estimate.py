@@ -60,7 +60,7 @@ def test_the_papers_recipe_is_the_papers():
 @pytest.fixture
 def general_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that any device has. A CPU's own keep less, and add in place, which PyTorch counts as no operation."""
-    monkeypatch.setattr("trainer.train.lay_out", lambda model: None)
+    monkeypatch.setattr("trainer.train.lay_out", lambda model, **_: None)
     monkeypatch.setattr(LoraLinear, "_plain", lambda self, x: False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from copy import deepcopy
 from typing import Any
 
@@ -39,11 +40,11 @@ def adapted(model: Any, *, ours: bool, dropout: float = 0.0) -> Embedder:
     return embedder
 
 
-def gradients(embedder: Embedder) -> dict[str, torch.Tensor]:
+def gradients(embedder: Embedder, chunk_tokens: int = 1 << 20) -> dict[str, torch.Tensor]:
     """Of the LoRA, by its names as they are saved; and the loss."""
     dtype = embedder.base_model.embed_tokens.weight.dtype  # type: ignore[union-attr]
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-        vectors = embed_rows(embedder, ROWS, 1 << 20)
+        vectors = embed_rows(embedder, ROWS, chunk_tokens)
     loss = (vectors[:2] @ vectors[2:].T).exp().sum()
     loss.backward()
     made = {name: p.grad for name, p in embedder.named_parameters() if p.grad is not None}
@@ -75,6 +76,30 @@ def test_every_architecture_learns_what_it_learnt(architecture: str, dtype: torc
         exact = whole(gradients(adapted(copy.float(), ours=False)))
         near, wanted = (torch.cosine_similarity(whole(g), exact, dim=0) for g in (ours, theirs))
         assert 1 - near < 2 * (1 - wanted) + 0.005, (near, wanted)
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler")
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_what_is_compiled_learns_the_same(dtype: torch.dtype):
+    """Of chunks of several shapes, one of a single row; compiled once and not for each."""
+    plain = tame("gemma3_text")
+    plain.to(dtype)
+    joined = deepcopy(plain)
+    lay_out(plain)
+    lay_out(joined, compile=True)
+    assert {GatedMLP, RMSNorm} < kinds(joined)
+    ours, theirs = (whole(gradients(adapted(model, ours=True), 12)) for model in (joined, plain))
+    assert torch.cosine_similarity(ours, theirs, dim=0) > (0.99999 if dtype == torch.float32 else 0.99)
+    assert torch.norm(ours) == pytest.approx(float(torch.norm(theirs)), rel=0.02)
+
+
+def test_a_machine_that_cannot_compile_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch):
+    def fails() -> None:
+        raise RuntimeError("no working C++ compiler")
+
+    monkeypatch.setattr("trainer.layers.compiled", fails)
+    with pytest.raises(ValueError, match=r"needs a C\+\+ compiler.*compile: false.*no working"):
+        lay_out(tame("gemma3_text"), compile=True)
 
 
 @pytest.mark.parametrize("activation", ["gelu", "silu", "gelu_pytorch_tanh", "relu"])

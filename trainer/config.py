@@ -19,7 +19,15 @@ def recipe_path(recipe: str) -> Path:
 
 
 # Knobs that say how a run is computed, not what: a run may go on with others.
-FREE = {"chunk_tokens", "keep_tokens", "gradient_checkpointing", "save_steps", "keep_checkpoints", "eval_steps"}
+FREE = {
+    "chunk_tokens",
+    "keep_tokens",
+    "compile",
+    "gradient_checkpointing",
+    "save_steps",
+    "keep_checkpoints",
+    "eval_steps",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,7 @@ class TrainConfig:
     precision: str = "auto"  # bf16 | fp16 | fp32; auto: the fastest that the device has in hardware
     chunk_tokens: int = 4096  # of one forward pass on a device, pads included: memory against the cost of a call
     keep_tokens: int = 0  # of a device, whose activations stay in memory until backward; the rest is recomputed
+    compile: bool = False  # on a CPU, norms and gated products by torch.compile: faster after a minute; needs g++
     gradient_checkpointing: bool = False  # recompute layer by layer within a chunk too: a large model, a small device
     deepspeed: str = ""  # a DeepSpeed configuration beside the recipe, such as zero3.json; needs a launcher
     save_steps: int = 20

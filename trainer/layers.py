@@ -4,12 +4,18 @@ PyTorch keeps for backward what every single operation might need, and a CPU spe
 that as multiplying. Where only a LoRA learns, three layers need less: its product keeps the states and their sixteen
 numbers, a norm its states, a gated product its two factors. What each gained is in benchmarks/RESULTS.md.
 
+What norms and gated products do number by number can be compiled too: one pass over memory where PyTorch's single
+operations make a dozen.
+
 As in ragkit/fused.py nothing is known by a class's name: a layer is tried beside the one that it would stand for,
 forward and backward, and takes its place only where both say the same.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -80,30 +86,71 @@ class _LowRank(torch.autograd.Function):
         return to_states, None, None, to_down.to(down.dtype), to_up.to(up.dtype) * ctx.scaling, None
 
 
+@dataclass(frozen=True, slots=True)
+class Elementwise:
+    """What the layers below compute number by number, of rows (N, D), forward and backward."""
+
+    gated: Callable[..., Tensor]
+    gated_back: Callable[..., tuple[Tensor, Tensor]]
+    norm: Callable[..., Tensor]
+    norm_back: Callable[..., Tensor]
+
+
+def _gate(gate: Tensor, up: Tensor, activation: tuple[str, str]) -> Tensor:
+    return ACTIVATIONS[activation](gate).mul_(up)
+
+
+def _gate_back(gradient: Tensor, gate: Tensor, up: Tensor, activation: tuple[str, str]) -> tuple[Tensor, Tensor]:
+    return BACKWARD[activation](gradient * up, gate), ACTIVATIONS[activation](gate).mul_(gradient)
+
+
+def _normed(states: Tensor, gain: Tensor, eps: float) -> Tensor:
+    return torch.rms_norm(states.float(), gain.shape, gain, eps).to(states.dtype)
+
+
+def _normed_back(gradient: Tensor, states: Tensor, gain: Tensor, eps: float) -> Tensor:
+    exact = states.float()
+    scale = exact.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
+    unit, above = exact.mul_(scale), gradient * gain
+    along = (above * unit).mean(-1, keepdim=True)
+    return above.addcmul_(unit, along, value=-1).mul_(scale).to(states.dtype)
+
+
+PLAIN = Elementwise(_gate, _gate_back, _normed, _normed_back)
+
+
+@cache
+def compiled() -> Elementwise:
+    """:data:`PLAIN`, each function compiled at its first call, for any number of rows. Needs a C++ compiler."""
+    return Elementwise(*map(partial(torch.compile, dynamic=True), (_gate, _gate_back, _normed, _normed_back)))
+
+
 class GatedMLP(nn.Module):
     """``down(activation(gate(x)) * up(x))``, which keeps the two factors; its parts have their old names."""
 
-    def __init__(self, mlp: Any, activation: tuple[str, str]) -> None:
+    def __init__(self, mlp: Any, activation: tuple[str, str], by: Elementwise = PLAIN) -> None:
         super().__init__()
         self.gate_proj, self.up_proj, self.down_proj = mlp.gate_proj, mlp.up_proj, mlp.down_proj
-        self.activation = activation
+        self.activation, self.by = activation, by
 
     def forward(self, states: Tensor) -> Tensor:
-        return self.down_proj(_Gated.apply(self.gate_proj(states), self.up_proj(states), self.activation))
+        return self.down_proj(_Gated.apply(self.gate_proj(states), self.up_proj(states), self.activation, self.by))
 
 
 class _Gated(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor, activation: tuple[str, str]) -> Tensor:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        ctx: Any, gate: Tensor, up: Tensor, activation: tuple[str, str], by: Elementwise
+    ) -> Tensor:
         ctx.save_for_backward(gate, up)
-        ctx.activation = activation
-        return ACTIVATIONS[activation](gate).mul_(up)
+        ctx.activation, ctx.by = activation, by
+        return by.gated(_rows(gate), _rows(up), activation).view(gate.shape)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         gate, up = ctx.saved_tensors
-        to_gate = BACKWARD[ctx.activation](gradient * up, gate)
-        return to_gate, ACTIVATIONS[ctx.activation](gate).mul_(gradient), None
+        to_gate, to_up = ctx.by.gated_back(_rows(gradient), _rows(gate), _rows(up), ctx.activation)
+        return to_gate.view(gate.shape), to_up.view(gate.shape), None, None
 
 
 class RMSNorm(nn.Module):
@@ -111,50 +158,64 @@ class RMSNorm(nn.Module):
 
     gain: Tensor  # (D,)
 
-    def __init__(self, layer: Any, gain: Tensor, eps: float) -> None:
+    def __init__(self, layer: Any, gain: Tensor, eps: float, by: Elementwise = PLAIN) -> None:
         super().__init__()
         self.weight = layer.weight  # the model's own, under its name, of which ``gain`` was made
         self.register_buffer("gain", gain, persistent=False)
-        self.eps = eps
+        self.eps, self.by = eps, by
 
     def forward(self, states: Tensor) -> Tensor:
-        return _Norm.apply(states, self.gain, self.eps)  # type: ignore[return-value]
+        return _Norm.apply(states, self.gain, self.eps, self.by)  # type: ignore[return-value]
 
 
 class _Norm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, states: Tensor, gain: Tensor, eps: float) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, states: Tensor, gain: Tensor, eps: float, by: Elementwise) -> Tensor:  # type: ignore[override]
         ctx.save_for_backward(states, gain)
-        ctx.eps = eps
-        return torch.rms_norm(states.float(), gain.shape, gain, eps).to(states.dtype)
+        ctx.eps, ctx.by = eps, by
+        return by.norm(_rows(states), gain, eps).view(states.shape)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         states, gain = ctx.saved_tensors
-        exact = states.float()
-        scale = exact.square().mean(-1, keepdim=True).add_(ctx.eps).rsqrt_()
-        unit, above = exact.mul_(scale), gradient * gain
-        along = (above * unit).mean(-1, keepdim=True)
-        return above.addcmul_(unit, along, value=-1).mul_(scale).to(states.dtype), None, None
+        return ctx.by.norm_back(_rows(gradient), _rows(states), gain, ctx.eps).view(states.shape), None, None, None
 
 
-def lay_out(model: nn.Module) -> None:
-    """Replace in place what can be replaced of a frozen ``model``, on a CPU; its LoRA comes after."""
+def _rows(states: Tensor) -> Tensor:
+    """(N, D) of any states (..., D), none of autograd's: what is compiled is compiled for each kind of tensor anew."""
+    return states.reshape(-1, states.shape[-1]).data
+
+
+def lay_out(model: nn.Module, *, compile: bool = False) -> None:
+    """Replace in place what can be replaced of a frozen ``model``, on a CPU; its LoRA comes after. Raises ValueError
+    where it is to ``compile`` and this machine cannot."""
+    by = _compiled() if compile else PLAIN
     model.requires_grad_(False)
-    exchange(model, _gated)
-    exchange(model, _norm)
+    exchange(model, partial(_gated, by=by))
+    exchange(model, partial(_norm, by=by))
 
 
-def _gated(mlp: Any) -> GatedMLP | None:
+def _compiled() -> Elementwise:
+    try:
+        compiled().norm(made_up(8, torch.float32), torch.ones(8), 1e-6)
+    except Exception as error:
+        raise ValueError(
+            "compile: true joins operations by torch.compile, which fails here: it needs a C++ compiler, such as g++ "
+            f"(Debian: apt install g++), and a file system that runs programs. Or set compile: false. ({error})"
+        ) from error
+    return compiled()
+
+
+def _gated(mlp: Any, by: Elementwise) -> GatedMLP | None:
     if (activation := gated_activation(mlp)) is None:
         return None
-    return _tried(GatedMLP(mlp, activation), mlp, mlp.up_proj.in_features, mlp.up_proj.weight.dtype)
+    return _tried(GatedMLP(mlp, activation, by), mlp, mlp.up_proj.in_features, mlp.up_proj.weight.dtype)
 
 
-def _norm(layer: Any) -> RMSNorm | None:
+def _norm(layer: Any, by: Elementwise) -> RMSNorm | None:
     if (found := norm_gain(layer)) is None:
         return None
-    return _tried(RMSNorm(layer, *found), layer, len(found[0]), torch.float32)
+    return _tried(RMSNorm(layer, *found, by), layer, len(found[0]), torch.float32)
 
 
 def _tried(layer: Any, old: Any, width: int, dtype: torch.dtype) -> Any:

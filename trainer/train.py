@@ -36,7 +36,7 @@ def build(config: TrainConfig) -> tuple[Embedder, LocalEncoder]:
     encoder = LocalEncoder.load(config.base, dtype=_dtype(config), trainable=True)
     model: Any = encoder.model
     if model.device.type == "cpu":
-        lay_out(model)
+        lay_out(model, compile=config.compile)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     embedder = lora(model, rank=config.lora_rank, alpha=config.lora_alpha, dropout=config.lora_dropout)
