@@ -114,6 +114,20 @@ def test_files_together_mix_their_languages(data: Path):
         assert mixed.drawn == {name or "qa/*.gz and 1 more": 40}  # a file named twice is read once
 
 
+def test_parts_of_a_page_share_a_batch(tmp_path: Path):
+    records = [{"query": f"q{n}", "title": f"page {n % 4}", "pos": f"part {n}"} for n in range(32)]
+    alone = [{"query": f"a{n}", "pos": f"alone {n}"} for n in range(8)]
+    write(tmp_path / "qa.jsonl", [*records, *alone])
+
+    def pages(**knobs: Any) -> list[set[str]]:
+        plan = make_plan([Source("qa", "qa.jsonl", "web-search", **knobs)], tmp_path, batch_size=8, seed=1)
+        return [{e.page for e in batch.examples} for batch in plan]
+
+    assert sorted(map(sorted, pages(by_page=True))) == [[""], ["page 0"], ["page 1"], ["page 2"], ["page 3"]]
+    assert all(len(batch) > 1 for batch in pages())
+    assert len(set().union(*pages(by_page=True, ratio=0.4))) == 2  # whole pages are drawn, not a bit of each
+
+
 def test_questions_in_other_languages_find_the_paragraphs_they_ask_about(data: Path):
     asked = [{"digest": digest(f"ตอบ {n}"), "lang": "hi", "query": f"प्रश्न {n}"} for n in range(6)]
     write(data / "asked.jsonl", [*asked, {"digest": digest("ไม่มี"), "lang": "hi", "query": "कहाँ"}])

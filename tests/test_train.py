@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import SCRIPTS, write_pairs
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
@@ -21,7 +22,7 @@ from ragkit.encoder import LocalEncoder, plain_ids, tokenize
 from ragkit.forward import embed
 from ragkit.sparse import well_formed
 from trainer import checkpoints
-from trainer.config import TrainConfig
+from trainer.config import TrainConfig, same_run
 from trainer.data import Source, TrainingExample
 from trainer.embedder import deal, deal_alike, embed_rows
 from trainer.loop import EmbedTrainer, Metrics, Tally
@@ -431,6 +432,17 @@ def test_a_recipe_can_be_overridden(tmp_path: Path):
     ]:
         with pytest.raises(ValueError, match=message):
             TrainConfig.read(tmp_path / "r.yaml", [bad])
+
+
+def test_a_run_goes_on_where_a_knob_has_come_since():
+    config = TrainConfig([Source("qa", "qa.jsonl", "web-search")])
+    saved = yaml.safe_load(config.yaml())
+    del saved["hardness"], saved["sources"][0]["by_page"]
+    older = yaml.safe_dump(saved)
+    assert same_run(older, config.yaml()) == []
+    assert same_run(older, dataclasses.replace(config, hardness=1.0, keep_tokens=5).yaml()) == ["hardness"]
+    by_page = dataclasses.replace(config, sources=[dataclasses.replace(config.sources[0], by_page=True)])
+    assert same_run(older, by_page.yaml()) == ["sources"]
 
 
 def test_a_run_folder_belongs_to_one_configuration(config: TrainConfig, data: Path, run: Path):

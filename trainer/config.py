@@ -121,6 +121,13 @@ def _beside(recipe: Path, name: str) -> Path:
 
 
 def same_run(one: str, other: str) -> list[str]:
-    """Knobs in which two saved configurations differ, those left out that a run may change as it goes on."""
-    a, b = yaml.safe_load(one), yaml.safe_load(other)
+    """Knobs in which two saved configurations differ, those left out that a run may change as it goes on. A knob that
+    came since one was saved has its default there."""
+    a, b = (_complete(yaml.safe_load(text)) for text in (one, other))
     return sorted(key for key in (a.keys() | b.keys()) - FREE if a.get(key) != b.get(key))
+
+
+def _complete(saved: dict[str, Any]) -> dict[str, Any]:
+    of_source = dataclasses.asdict(Source("", ""))
+    sources = [of_source | source for source in saved["sources"]]
+    return dataclasses.asdict(TrainConfig([])) | saved | {"sources": sources}

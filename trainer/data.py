@@ -12,7 +12,7 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ class TrainingExample:
     positive_id: str = ""  # of the passage in its collection, where known: the same id is the same passage
     negative_ids: tuple[str, ...] = ()  # one a negative, or none at all
     known: tuple[str, ...] = ()  # texts or ids of the query's other positives, which must not be its negatives
+    page: str = ""  # that the positive is a part of, where known
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Source:
     where: dict[str, str] = field(default_factory=dict)  # take only records with these values
     together: bool = False  # draw batches from all its files at once, of many languages, and not from one at a time
     in_batch: bool = True  # other queries' passages are negatives; False (labels, clusters): only the query's own
+    by_page: bool = False  # parts of one page share a batch, and are harder negatives than other pages'
 
 
 Record = dict[str, Any]
@@ -76,7 +78,7 @@ def _qa(records: Iterable[Record], rng: random.Random) -> Iterator[TrainingExamp
     come with a title from BEIR collections and without one from a split document."""
     for r in records:
         title = r.get("title", "") if rng.random() < 0.5 else ""
-        yield TrainingExample(r["query"], f"{title} {r['pos']}".strip())
+        yield TrainingExample(r["query"], f"{title} {r['pos']}".strip(), page=r.get("title", ""))
 
 
 def _bitext(records: Iterable[Record], rng: random.Random) -> Iterator[TrainingExample]:
@@ -179,9 +181,20 @@ def draw(source: Source, data: Path, *, hard_negatives: int, seed: int) -> Itera
                 f"source {name!r} of kind {source.kind!r} has a record without the field {error}"
             ) from error
         rng.shuffle(examples)
+        if source.by_page:
+            examples = _by_page(examples)
         share = round(len(examples) * (ratio if source.ratio is None else source.ratio))
         dropped["beyond the ratio"] += len(examples) - share
         yield Drawn(name, examples[:share], dropped)
+
+
+def _by_page(examples: Sequence[TrainingExample]) -> list[TrainingExample]:
+    """Those of a page together, pages in the order of their first examples; those of no page last."""
+    pages: dict[str, list[TrainingExample]] = {}
+    for example in examples:
+        pages.setdefault(example.page, []).append(example)
+    alone = pages.pop("", [])
+    return [example for page in pages.values() for example in page] + alone
 
 
 def _groups(source: Source, data: Path) -> Iterator[tuple[str, float, Stream]]:
