@@ -61,7 +61,10 @@ def mine(
 @app.command()
 def train(
     recipe: Annotated[
-        str, typer.Argument(help="a YAML file, or a shipped recipe: mini, mini-across, paper, msmarco, synthetic")
+        str,
+        typer.Argument(
+            help="a YAML file, or a shipped recipe: mini, mini-across, mini-further, paper, msmarco, synthetic"
+        ),
     ],
     data: Annotated[Path, typer.Option(help="the folder that the recipe's source paths start from")],
     out: Annotated[Path, typer.Option(help="the run folder; a run that was cut off goes on from it")],
