@@ -122,7 +122,8 @@ PLAIN = Elementwise(_gate, _gate_back, _normed, _normed_back)
 @cache
 def compiled() -> Elementwise:
     """:data:`PLAIN`, each function compiled at its first call, for any number of rows. Needs a C++ compiler."""
-    return Elementwise(*map(partial(torch.compile, dynamic=True), (_gate, _gate_back, _normed, _normed_back)))
+    functions: tuple[Any, ...] = (_gate, _gate_back, _normed, _normed_back)
+    return Elementwise(*(torch.compile(function, dynamic=True) for function in functions))
 
 
 class GatedMLP(nn.Module):
