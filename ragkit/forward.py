@@ -49,10 +49,15 @@ class Head:
 def pad(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu", multiple: int = 1) -> tuple[Tensor, Tensor]:
     """Right-padded ids (B, T), T a ``multiple``, and lengths (B,). Pads are zeros: no row ever reads them."""
     lengths = torch.tensor([len(row) for row in rows])
-    ids = torch.zeros(len(rows), -(-int(lengths.max()) // multiple) * multiple, dtype=torch.long)
+    ids = torch.zeros(len(rows), padded(int(lengths.max()), multiple), dtype=torch.long)
     for target, row in zip(ids, rows, strict=True):
         target[: len(row)] = torch.tensor(row)
     return ids.to(device), lengths.to(device)
+
+
+def padded(length: int, multiple: int) -> int:
+    """The length (T) to which :func:`pad` brings rows whose longest has ``length`` tokens."""
+    return -(-length // multiple) * multiple
 
 
 def pool(hidden: Tensor, lengths: Tensor, *, unit: bool = True) -> Tensor:

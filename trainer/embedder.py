@@ -32,7 +32,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ragkit.forward import batches, common, embed
+from ragkit.forward import batches, common, embed, padded
 from trainer.layers import LoraLinear
 from trainer.memory import give_back
 
@@ -112,16 +112,11 @@ def go_on_from(embedder: Embedder, folder: Path) -> None:
     set_peft_model_state_dict(embedder, state)
 
 
-def padded(length: int) -> int:
-    """Tokens of a row with its pads, where it is a chunk's longest."""
-    return -(-length // MULTIPLE) * MULTIPLE
-
-
 def deal(lengths: Sequence[int], chunk_tokens: int, devices: int) -> Iterator[list[list[int]]]:
     """Positions of rows for every chunk and device, longest first; at most ``chunk_tokens`` tokens, pads
     included, for each device (one row always goes). All devices get equally many: where the last rows do not
     go round, a device repeats one."""
-    for taken in batches([padded(length) for length in lengths], chunk_tokens, devices):
+    for taken in batches([padded(length, MULTIPLE) for length in lengths], chunk_tokens, devices):
         missing = -len(taken) % devices
         taken += taken[-1:] * missing
         yield [taken[device::devices] for device in range(devices)]
@@ -171,7 +166,7 @@ def embed_rows(
     """
     devices, own = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
     dealt = list(deal_alike(rows, alike, chunk_tokens, devices))
-    sizes = [shared + len(parts[0]) * padded(len(rows[parts[0][0]]) - shared) for parts, shared in dealt]
+    sizes = [shared + len(parts[0]) * padded(len(rows[parts[0][0]]) - shared, MULTIPLE) for parts, shared in dealt]
     dropped = len(dealt) - kept_chunks(sizes, keep_tokens)
     vectors = model(
         [Chunk([rows[i] for i in parts[own]], n >= dropped, shared) for n, (parts, shared) in enumerate(dealt)]

@@ -23,7 +23,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig,
 from ragkit.encoder import base_source, tokenize
 from ragkit.operations import attention as attention_operations
 from trainer.config import TrainConfig
-from trainer.embedder import Embedder, deal, kept_chunks, lora, padded
+from trainer.embedder import MULTIPLE, Embedder, deal, kept_chunks, lora, padded
 from trainer.plan import Plan, batch_texts, plan_of
 
 SAMPLE = 200  # batches whose lengths are counted; the rest is taken to be like them
@@ -128,7 +128,8 @@ def estimate(
     tokens, operations, peak = 0.0, 0.0, 0.0
     recomputed_layers = config.gradient_checkpointing
     for lengths in batches:
-        chunks = [len(parts[0]) * padded(lengths[parts[0][0]]) for parts in deal(lengths, config.chunk_tokens, devices)]
+        dealt = [parts[0] for parts in deal(lengths, config.chunk_tokens, devices)]
+        chunks = [len(part) * padded(lengths[part[0]], MULTIPLE) for part in dealt]
         here, kept = sum(chunks), sum(chunks[-kept_chunks(chunks, config.keep_tokens) :])
         if recomputed_layers:
             held = max(kept, *chunks) * cost.saved_by_layers + max(chunks) * cost.saved / cost.layers
