@@ -52,8 +52,10 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 # --- what is shipped ---------------------------------------------------------------------------------------------
 FROM ${PYTHON_IMAGE} AS runtime
-# A number, so that an orchestrator can tell that it is not root. Home is /tmp, all that is writable under read_only.
-RUN useradd --system --no-create-home --home-dir /tmp --shell /usr/sbin/nologin --uid 10001 ragkit
+# A number, so that an orchestrator can tell that it is not root. Home is /tmp, all that is writable under read_only but
+# the app's volume, which takes its owner from the folder here.
+RUN useradd --system --no-create-home --home-dir /tmp --shell /usr/sbin/nologin --uid 10001 ragkit \
+    && install --directory --owner=10001 --mode=0700 /var/lib/ragkit
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONPATH=/srv/ragkit \

@@ -58,7 +58,6 @@ def run(what: str, store: str, corpus: str, model: str, paths: list[str]) -> dic
             passage_tokens=settings.passage_tokens,
             limits=settings.limits,
             readers=readers_of(settings.parser),
-            allow_empty=True,  # what visitors delete goes
             progress=Bar(),
         )
         return asdict(report)

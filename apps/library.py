@@ -25,6 +25,7 @@ from typing import Any, Literal
 
 from apps.explain import Found, search
 from apps.remember import Remembering
+from apps.uploads import Arrival
 from ragkit.live import LiveRetriever
 from ragkit.owner import CorpusInUse
 from ragkit.progress import Bar
@@ -259,6 +260,11 @@ class Library:
             ids = [state.id for state in store.states_of(sorted(set(keys)))]
             store.delete(ids)
             return len(ids)
+
+    def upload(self, arrival: Arrival) -> Iterator[Step]:
+        """Ingest what arrived, and nothing else of the folder: a file that is missing there was not removed by anybody.
+        As :meth:`ingest`."""
+        yield from self.ingest(arrival.paths)
 
     def ingest(self, paths: Sequence[Path]) -> Iterator[Step]:
         """Bring the corpus up to date with ``paths``, in a child process. Closing the iterator stops it. Raises

@@ -80,10 +80,10 @@ def _is(path: Path, suffix: str) -> bool:
 
 
 @contextmanager
-def brought_in(files: Sequence[tuple[Path, str]], folder: Path, most: int, total: int) -> Iterator[_Arrival]:
+def brought_in(files: Sequence[tuple[Path, str]], folder: Path, most: int, total: int) -> Iterator[Arrival]:
     """Put ``files``, each (where it lies, its sender's name), into ``folder``, of ``total`` bytes at most. At the end
     of the block those that were named :meth:`unreadable` are gone again; all of them, where the block fails."""
-    arrival = _Arrival(folder)
+    arrival = Arrival(folder)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     room = total - sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
     try:
@@ -105,12 +105,18 @@ def brought_in(files: Sequence[tuple[Path, str]], folder: Path, most: int, total
         shutil.rmtree(arrival.aside, ignore_errors=True)
 
 
-class _Arrival:
+class Arrival:
+    """Files that came in together."""
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.aside = folder.with_name(f".{folder.name}-before")
         self.taken: list[str] = []
         self.refused: list[Refused] = []
+
+    @property
+    def paths(self) -> list[Path]:
+        return [self.folder / name for name in self.taken]
 
     def take(self, path: Path, name: str) -> None:
         target = self.folder / name

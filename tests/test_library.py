@@ -11,6 +11,7 @@ import pytest
 from conftest import SCRIPTS
 
 from apps.library import Library, NotReady, Step
+from apps.uploads import brought_in
 from ragkit.encoder import LocalEncoder
 from ragkit.ingest import ingest
 from ragkit.settings import AppSettings, Settings
@@ -66,6 +67,11 @@ def last(steps: list[Step]) -> dict:
     return steps[-1].report
 
 
+def upload(library: Library, *files: Path) -> dict:
+    with brought_in([(file, file.name) for file in files], library.uploads, 10**6, 10**7) as arrival:
+        return last(list(library.upload(arrival)))
+
+
 def test_its_life(settings: Settings, files: Path):
     library = Library(settings, "town")
     with pytest.raises(NotReady) as none, library.lease():
@@ -97,19 +103,21 @@ def test_its_life(settings: Settings, files: Path):
     library.close()
 
 
-def test_uploaded_files_go_with_their_documents(settings: Settings):
+def test_uploaded_files_go_with_their_documents(settings: Settings, tmp_path: Path, more: Path):
     library = Library(settings, "town")
-    library.uploads.mkdir(parents=True)
-    (library.uploads / "two.jsonl").write_text('{"_id": "1", "text": "one"}\n{"_id": "2", "text": "two"}\n')
-    (library.uploads / "other.txt").write_text("other")
-    list(library.ingest([library.uploads]))
+    two, other = tmp_path / "two.jsonl", tmp_path / "other.txt"
+    two.write_text('{"_id": "1", "text": "one"}\n{"_id": "2", "text": "two"}\n')
+    other.write_text("other")
+    upload(library, two, other)
     first, *_ = library.documents("two.jsonl")
     assert first.uploaded
     assert library.remove([(first.path, first.document)]) == 2
     assert [e.document for e in library.documents()] == ["other.txt"]
     assert [p.name for p in library.uploads.iterdir()] == ["other.txt"]
-    report = last(list(library.ingest([library.uploads])))
-    assert (report["unchanged"], report["added"], report["removed"]) == (1, 0, 0)
+    (library.uploads / "other.txt").unlink()  # lost with its container: nobody removed it
+    report = upload(library, more / "more.txt")
+    assert (report["added"], report["removed"]) == (1, 0)
+    assert {e.document for e in library.documents()} == {"other.txt", "more.txt"}
     library.close()
 
 

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import subprocess
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import check_jsonschema
@@ -123,6 +123,16 @@ def test_ports_are_published_on_loopback_alone():
         [(outside, inside)] = [re.fullmatch(r"127\.0\.0\.1:(\d+):(\d+)", port).groups() for port in ports]  # type: ignore[union-attr]
         assert outside == inside
     assert set(published) == set(SERVICES) - {"ingest"}
+
+
+def test_uploads_outlive_the_container():
+    """The versions before lie beside them, so the volume is the folder above; it takes its owner from the image."""
+    uploads = PurePosixPath(SERVICES["app"]["environment"]["RAGKIT_APP_UPLOADS"])
+    [(volume, there)] = [one.split(":") for one in SERVICES["app"]["volumes"] if not one.startswith(".")]
+    assert volume in yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))["volumes"]
+    assert there == str(uploads.parent)
+    [user] = [rest for name, rest in instructions() if name == "USER"]
+    assert [rest for name, rest in instructions() if name == "RUN" and f"--owner={user} --mode=0700 {there}" in rest]
 
 
 def test_images_are_pinned():

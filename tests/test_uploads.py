@@ -92,5 +92,5 @@ def test_the_room_is_shared_by_all(tmp_path: Path):
     files = [(made(tmp_path, str(n), b"x" * 400), f"{n}.txt") for n in range(3)]
     with brought_in(files, folder, MOST, 1000) as arrival:
         pass
-    assert arrival.taken == ["0.txt", "1.txt"]
+    assert arrival.taken == ["0.txt", "1.txt"] and arrival.paths == [folder / "0.txt", folder / "1.txt"]
     assert [(r.name, r.reason) for r in arrival.refused] == [("2.txt", "upload.no_room")]

@@ -66,7 +66,7 @@ def build(desk: Desk) -> None:
                 if not arrival.taken:
                     yield cards.report({}, [], refused, words), None
                     return
-                for step in library.ingest([library.uploads]):
+                for step in library.upload(arrival):
                     if step.report is None:
                         yield cards.progress(words("documents.reading"), step.embedded, words), gr.skip()
                         continue
