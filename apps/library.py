@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -263,8 +263,21 @@ class Library:
 
     def upload(self, arrival: Arrival) -> Iterator[Step]:
         """Ingest what arrived, and nothing else of the folder: a file that is missing there was not removed by anybody.
-        As :meth:`ingest`."""
-        yield from self.ingest(arrival.paths)
+        Of a file of which nothing can be read, the version before comes back, and is read again. As :meth:`ingest`."""
+        report: dict[str, Any] = {"skipped": []}
+        for step in self.ingest(arrival.paths):
+            if step.report is None:
+                yield step
+            else:
+                report = step.report
+        nothing = [Path(one["path"]).name for one in report["skipped"] if not one["part"]]
+        before = [arrival.folder / name for name in nothing if arrival.unreadable(name)]
+        if before:
+            with suppress(NotReady):  # another change came first: what was read now stays
+                *_, last = self.ingest(before)
+                for name, value in (last.report or {}).items():  # counts, and a list
+                    report[name] += value
+        yield Step(0, report=report)
 
     def ingest(self, paths: Sequence[Path]) -> Iterator[Step]:
         """Bring the corpus up to date with ``paths``, in a child process. Closing the iterator stops it. Raises

@@ -120,17 +120,22 @@ class Arrival:
 
     def take(self, path: Path, name: str) -> None:
         target = self.folder / name
-        if target.exists() and name not in self.taken:
-            self.aside.mkdir(exist_ok=True, mode=0o700)
-            target.replace(self.aside / name)
-        shutil.copyfile(path, target)
-        self.taken.append(name)
-
-    def unreadable(self, name: str) -> None:
-        """This one could not be read: the version before it comes back, if there was one."""
         if name not in self.taken:
-            return
+            if target.exists():
+                self.aside.mkdir(exist_ok=True, mode=0o700)
+                target.replace(self.aside / name)
+            self.taken.append(name)
+        shutil.copyfile(path, target)
+
+    def unreadable(self, name: str) -> bool:
+        """Nothing of this one could be read: it goes, and the version before it, if there was one, comes back. Whether
+        it did."""
+        if name not in self.taken:
+            return False
+        self.taken.remove(name)
         (self.folder / name).unlink(missing_ok=True)
         before = self.aside / name
-        if before.exists():
-            before.replace(self.folder / name)
+        if not before.exists():
+            return False
+        before.replace(self.folder / name)
+        return True

@@ -74,7 +74,7 @@ class Reading:
             if isinstance(entry, Skipped):
                 self._unreadable(entry)
                 continue
-            items = 0
+            items, documents, before = 0, 0, len(self.skipped)
             for item in _documents(self.parser, self.readers[entry.suffix.lower()], entry, root):
                 items += 1
                 if isinstance(item, Skipped):
@@ -85,9 +85,12 @@ class Reading:
                     self.skipped.append(Skipped(item.path, f"document {item.id!r} has no text"))
                     self.present.discard((item.path, item.id))
                 else:
+                    documents += 1
                     yield item
             if not items:
                 self.skipped.append(Skipped(clean(entry.as_posix()), "no documents in it"))
+            if documents:
+                self.skipped[before:] = [replace(one, part=True) for one in self.skipped[before:]]
 
     def _unreadable(self, item: Skipped) -> None:
         self.skipped.append(item)

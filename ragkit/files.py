@@ -21,6 +21,7 @@ class Skipped:
 
     path: str  # absolute POSIX path
     reason: str
+    part: bool = False  # of a file; other documents of it were read
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,6 +121,34 @@ def test_uploaded_files_go_with_their_documents(settings: Settings, tmp_path: Pa
     library.close()
 
 
+def test_a_file_goes_only_where_nothing_of_it_was_read(settings: Settings, tmp_path: Path, monkeypatch):
+    library = Library(settings, "town")
+    library.uploads.mkdir(parents=True)
+    (library.uploads / "scan.pdf").write_bytes(b"%PDF- before")
+    records, scan = tmp_path / "records.jsonl", tmp_path / "scan.pdf"
+    records.write_text("{}\n")
+    scan.write_bytes(b"%PDF- after")
+    asked: list[list[Path]] = []
+    reports = [
+        [("records.jsonl", "line 2: not valid JSON", True), ("scan.pdf", "document 'scan.pdf' has no text", False)],
+        [],
+    ]
+
+    def ingest(paths: list[Path]) -> Iterator[Step]:
+        asked.append(paths)
+        left = reports[len(asked) - 1]
+        skipped = [{"path": str(library.uploads / name), "reason": why, "part": part} for name, why, part in left]
+        yield Step(1)
+        yield Step(0, report={"added": 1, "removed": len(left) // 2, "skipped": skipped})
+
+    monkeypatch.setattr(library, "ingest", ingest)
+    report = upload(library, records, scan)
+    assert asked == [[library.uploads / "records.jsonl", library.uploads / "scan.pdf"], [library.uploads / "scan.pdf"]]
+    assert (report["added"], report["removed"], len(report["skipped"])) == (2, 1, 2)
+    kept = {path.name: path.read_bytes() for path in library.uploads.iterdir()}
+    assert kept == {"records.jsonl": b"{}\n", "scan.pdf": b"%PDF- before"}
+
+
 def test_it_is_searched_while_it_changes(library: Library, more: Path):
     failures: list[BaseException] = []
     done = threading.Event()

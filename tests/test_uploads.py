@@ -78,10 +78,12 @@ def test_what_could_not_be_read_goes_and_its_version_before_comes_back(tmp_path:
         assert (folder / "a.txt").read_bytes() == b"old"
     with brought_in([(new, "a.txt"), (other, "b.txt")], folder, MOST, MOST) as arrival:
         assert (folder / "a.txt").read_bytes() == b"new"
-        arrival.unreadable("a.txt")
+        assert [arrival.unreadable(name) for name in ("a.txt", "a.txt", "d.txt")] == [True, False, False]
+        assert arrival.taken == ["b.txt"]
     assert (folder / "a.txt").read_bytes() == b"old"
     assert (folder / "b.txt").read_bytes() == b"other"
-    with pytest.raises(RuntimeError), brought_in([(new, "a.txt"), (new, "c.txt")], folder, MOST, MOST):
+    twice = [(new, "a.txt"), (other, "a.txt"), (new, "c.txt")]
+    with pytest.raises(RuntimeError), brought_in(twice, folder, MOST, MOST):
         raise RuntimeError("the child died")
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == {"a.txt": b"old", "b.txt": b"other"}
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []

@@ -61,21 +61,17 @@ def build(desk: Desk) -> None:
                 raise ValueError(words("upload.none"))
             given = [(Path(path), Path(path).name) for path in paths[:FILES]]
             too_many = [Refused(Path(path).name, "upload.too_many", FILES) for path in paths[FILES:]]
+            counts, skipped = dict[str, int](), list[tuple[str, str]]()
             with brought_in(given, library.uploads, app.upload_bytes, app.uploads_bytes) as arrival:
                 refused = [*arrival.refused, *too_many]
-                if not arrival.taken:
-                    yield cards.report({}, [], refused, words), None
-                    return
-                for step in library.upload(arrival):
+                for step in library.upload(arrival) if arrival.taken else ():
                     if step.report is None:
                         yield cards.progress(words("documents.reading"), step.embedded, words), gr.skip()
                         continue
                     skipped = [(Path(one["path"]).name, one["reason"]) for one in step.report["skipped"]]
-                    for name, _ in skipped:
-                        arrival.unreadable(name)
                     names = ("added", "changed", "unchanged", "removed", "passages")
                     counts = {name: int(step.report[name]) for name in names}
-                    yield cards.report(counts, skipped, refused, words), None
+            yield cards.report(counts, skipped, refused, words), None
         if wrong:
             yield wrong[0], gr.skip()
 
