@@ -352,7 +352,10 @@ class Library:
             with self._opening:
                 self._live = LiveRetriever(exchange(None))
         else:
-            self._live.replace(exchange, timeout=60)
+            try:
+                self._live.replace(exchange, timeout=60)
+            except TimeoutError as error:
+                raise NotReady("busy", str(error)) from error
         self._encoder, self.model = encoder, model
 
     def _exchange(self, place: Path) -> None:

@@ -5,25 +5,34 @@ A missing browser fails these tests: they are what holds the pages to what the R
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
+import threading
+import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 from app_corpus import part_of_the_demo, ragkit
 from chat_server import ChatServer
+from conftest import HashEncoder
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from pydantic import SecretStr
 from serving import serving
 
 from apps.running import running
 from apps.words import LANGUAGES, RIGHT_TO_LEFT, messages
+from ragkit.retrieve import Retriever
 from ragkit.settings import AppSettings, Settings
+from ragkit.store import open_store
+from ragkit.types import Answer, Passage
 
 CHROMIUM = "/usr/bin/chromium"
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -329,6 +338,38 @@ def test_axe_finds_nothing_serious(browser: Browser, url: str, scheme: Any, chat
         assert grave == [], (name, scheme)
     visit.context.close()
     assert visit.wrong == []
+
+
+def test_an_answer_holds_up_nothing():
+    """While one waits for the corpus, others go on; while one is told, the corpus can be exchanged."""
+    from apps.pages.ask import answered
+
+    free, leased = threading.Event(), 0
+    encoder = HashEncoder()
+
+    @contextmanager
+    def lease() -> Iterator[Retriever]:
+        nonlocal leased
+        assert free.wait(5), "whoever waits stops everybody"
+        leased += 1
+        yield Retriever(store, encoder)
+        leased -= 1
+
+    async def ask() -> list[Answer | None]:
+        asyncio.get_running_loop().call_later(0.1, free.set)
+        told = []
+        async for _, answer, _ in answered(desk, "When does the ferry leave?"):
+            assert not leased
+            told.append(answer)
+        return told
+
+    desk: Any = SimpleNamespace(library=SimpleNamespace(lease=lease), settings=Settings(_env_file=None))
+    text = "The ferry leaves at nine."
+    with open_store(":memory:", "town", encoder) as store:
+        passage = Passage(str(uuid.UUID(int=1)), text, "en", "d", "/d", 0, "h", 1)
+        store.upsert([passage], encoder.encode_passages([text]))
+        waits, answer = asyncio.run(ask())
+    assert waits is None and answer is not None and answer.hits[0].passage == passage
 
 
 def test_the_guards_of_the_server(url: str):

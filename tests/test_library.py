@@ -14,6 +14,7 @@ from apps.library import Library, NotReady, Step
 from apps.uploads import brought_in
 from ragkit.encoder import LocalEncoder
 from ragkit.ingest import ingest
+from ragkit.live import LiveRetriever
 from ragkit.settings import AppSettings, Settings
 from ragkit.store import open_store
 
@@ -185,6 +186,17 @@ def test_a_stopped_change_changes_nothing(library: Library, more: Path):
     steps.close()
     assert library.status().passages == len(SCRIPTS)
     assert last(list(library.ingest([more])))["added"] == 1  # and the next one is free to begin
+
+
+def test_a_take_over_that_searches_hold_up_is_told(library: Library, monkeypatch: pytest.MonkeyPatch):
+    def replace(*_: object, timeout: float) -> None:
+        raise TimeoutError(f"1 searches still use the store after {timeout} s")
+
+    library.status()
+    monkeypatch.setattr(LiveRetriever, "replace", replace)
+    with pytest.raises(NotReady, match="still use the store") as busy:
+        library._take_over(library.root / "made", library.model)
+    assert busy.value.trouble == "busy"
 
 
 @pytest.mark.parametrize("stage", ["old aside", "new in place"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+import numpy as np
+
 from apps import cards, explain
 from apps.desk import Desk, question_of, telling
 from apps.markup import Html
@@ -53,35 +55,40 @@ async def answered(desk: Desk, question: str) -> AsyncIterator[tuple[str, Answer
     """The text so far, the answer once it is whole, and the hits that it is made from. Raises NotReady, ValueError."""
     import asyncio
 
-    with desk.library.lease() as retriever:
-        found = await asyncio.to_thread(explain.search, retriever, question, task=TASK, k=READ)
-        hits, encoder = found.hits, retriever.encoder
-        yield "", None, hits
-        llm = desk.settings.llm
-        if not llm.model:
-            threshold = float(getattr(encoder, "answer_threshold", 0.0))
-            answer = await asyncio.to_thread(
-                extractive_answer, question, hits, encoder, TASK, threshold=threshold, question=found.row,
-                stored=retriever.store.embeddings([hit.passage.id for hit in hits]),
-            )  # fmt: skip
-            yield answer.text or "", answer, hits
-            return
-        try:
-            from ragkit.grounded import stream_answer
-            from ragkit.llm import Chat, ChatError
-        except ImportError as error:
-            raise ValueError(f"{error}: pip install 'ragkit[llm]' to have a model word answers") from error
-        endpoint = Endpoint(
-            llm.model, base_url=llm.url, api_key_env="RAGKIT_LLM_API_KEY", temperature=0.0, max_tokens=1024
+    llm = desk.settings.llm
+
+    def look() -> tuple[explain.Found, dict[str, np.ndarray], Any]:
+        """In a thread, since a lease may have to be waited for, and given back before anything is told: nobody who
+        reads slowly holds up a change."""
+        with desk.library.lease() as retriever:
+            found = explain.search(retriever, question, task=TASK, k=READ)
+            ids = [hit.passage.id for hit in found.hits]
+            return found, {} if llm.model else retriever.store.embeddings(ids), retriever.encoder
+
+    found, stored, encoder = await asyncio.to_thread(look)
+    hits = found.hits
+    yield "", None, hits
+    if not llm.model:
+        threshold = float(getattr(encoder, "answer_threshold", 0.0))
+        answer = await asyncio.to_thread(
+            extractive_answer, question, hits, encoder, TASK, threshold=threshold, question=found.row, stored=stored
         )
-        text = ""
-        try:
-            async with Chat(endpoint, key=llm.api_key) as chat:
-                async for piece in stream_answer(question, hits, chat, encoder):
-                    if isinstance(piece, Answer):
-                        yield piece.text or "", piece, hits
-                    else:
-                        text += piece
-                        yield text, None, hits
-        except ChatError as error:
-            raise ValueError(str(error)) from error
+        yield answer.text or "", answer, hits
+        return
+    try:
+        from ragkit.grounded import stream_answer
+        from ragkit.llm import Chat, ChatError
+    except ImportError as error:
+        raise ValueError(f"{error}: pip install 'ragkit[llm]' to have a model word answers") from error
+    endpoint = Endpoint(llm.model, base_url=llm.url, api_key_env="RAGKIT_LLM_API_KEY", temperature=0.0, max_tokens=1024)
+    text = ""
+    try:
+        async with Chat(endpoint, key=llm.api_key) as chat:
+            async for piece in stream_answer(question, hits, chat, encoder):
+                if isinstance(piece, Answer):
+                    yield piece.text or "", piece, hits
+                else:
+                    text += piece
+                    yield text, None, hits
+    except ChatError as error:
+        raise ValueError(str(error)) from error
