@@ -111,9 +111,12 @@ class Library:
     @contextmanager
     def lease(self) -> Iterator[Retriever]:
         """The corpus, open while the block runs. Raises NotReady."""
-        live = self._live or self._opened()
-        with live.lease() as retriever:
-            yield retriever
+        while True:
+            live = self._live or self._opened()
+            with live.lease() as retriever:
+                if live is self._live:  # else a change failed while this waited, and the store is closed
+                    yield retriever
+                    return
 
     def _opened(self) -> LiveRetriever:
         with self._opening:
@@ -139,8 +142,11 @@ class Library:
         if not self.served:
             self._put_right()
         wanted = self.settings.rerank
+        reranker = load_reranker(wanted)
         store = self._store(encoder, create=create)
-        return Retriever(store, encoder, reranker=load_reranker(wanted), rerank_depth=wanted.depth)
+        if not (self.served or self._changing.locked()):  # the corpus is ours, and so is what a killed change left
+            shutil.rmtree(self._building, ignore_errors=True)
+        return Retriever(store, encoder, reranker=reranker, rerank_depth=wanted.depth)
 
     def _store(self, encoder: Remembering, *, create: bool) -> Store:
         try:
@@ -325,7 +331,7 @@ class Library:
         except NotReady as error:
             if error.trouble != "empty":
                 raise
-        place = self.root / f".building-{self.corpus}"
+        place = self._building
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         if current:
@@ -338,11 +344,16 @@ class Library:
         encoder = self.encoder() if model == self.model else Remembering(self._load(model))
 
         def exchange(old: Retriever | None) -> Retriever:
-            if old is not None:
-                old.store.close()
-            if not self.served:
-                self._exchange(place)
-            return self._retriever(encoder)
+            try:
+                if old is not None:
+                    old.store.close()
+                if not self.served:
+                    self._exchange(place)
+                self._encoder, self.model = encoder, model
+                return self._retriever(encoder)
+            except BaseException:
+                self._live = None  # the next lease opens again
+                raise
 
         with self._comparing:  # its generation may be the one that takes over
             if self._rival is not None:
@@ -356,7 +367,6 @@ class Library:
                 self._live.replace(exchange, timeout=60)
             except TimeoutError as error:
                 raise NotReady("busy", str(error)) from error
-        self._encoder, self.model = encoder, model
 
     def _exchange(self, place: Path) -> None:
         old = self.root / f".old-{self.corpus}"
@@ -376,8 +386,11 @@ class Library:
             if not (self.root / left.name).exists():
                 left.rename(self.root / left.name)
         shutil.rmtree(old, ignore_errors=True)
-        if not self._changing.locked():
-            shutil.rmtree(self.root / f".building-{self.corpus}", ignore_errors=True)
+
+    @property
+    def _building(self) -> Path:
+        """Where the child works, in a folder of the embedded engine."""
+        return self.root / f".building-{self.corpus}"
 
     def _folder(self, store: Store) -> Path:
         return self.root / store.collection

@@ -15,6 +15,7 @@ from apps.uploads import brought_in
 from ragkit.encoder import LocalEncoder
 from ragkit.ingest import ingest
 from ragkit.live import LiveRetriever
+from ragkit.owner import FolderLock
 from ragkit.settings import AppSettings, Settings
 from ragkit.store import open_store
 
@@ -197,6 +198,35 @@ def test_a_take_over_that_searches_hold_up_is_told(library: Library, monkeypatch
     with pytest.raises(NotReady, match="still use the store") as busy:
         library._take_over(library.root / "made", library.model)
     assert busy.value.trouble == "busy"
+
+
+def test_a_take_over_that_fails_is_opened_again(library: Library, monkeypatch: pytest.MonkeyPatch):
+    waiting = threading.Thread(target=lambda: found.append(library.status().passages))
+    found: list[int] = []
+
+    def gone(*_: object) -> None:
+        waiting.start()  # it waits for the exchange, and must not get what is closed by now
+        waiting.join(0.2)
+        raise NotReady("server", "gone")
+
+    library.status()
+    with monkeypatch.context() as failing, pytest.raises(NotReady, match="gone"):
+        failing.setattr(library, "_retriever", gone)
+        library._take_over(library.root / "made", library.model)
+    waiting.join(30)
+    assert found == [library.status().passages] == [len(SCRIPTS)]
+
+
+def test_what_another_app_is_building_stays(library: Library):
+    building = library.root / ".building-town"
+    building.mkdir()
+    [folder] = library.root.glob("town--*")
+    lock = FolderLock(folder)
+    with pytest.raises(NotReady) as error:
+        library.status()
+    assert error.value.trouble == "owner" and building.exists()
+    lock.release()
+    assert library.status().passages == len(SCRIPTS) and not building.exists()  # what a killed one left
 
 
 @pytest.mark.parametrize("stage", ["old aside", "new in place"])
