@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any, cast
 from uuid import UUID
 
+import numpy as np
 import qdrant_edge as edge
 from qdrant_client import models
 
@@ -188,9 +189,8 @@ def _condition(condition: Any) -> Any:
 
 def _match(match: Any) -> Any:
     match match:
-        case models.MatchValue(value=bool()):
-            # It would become 1 or 0, which equals no truth value: found nothing, and under must_not everything.
-            raise TypeError(f"match {match!r}: qdrant-edge 0.9 cannot match truth values, so store texts or numbers")
+        case models.MatchValue(value=bool() as value):  # Python's own is a number to the engine, and equals none stored
+            return edge.MatchValue(cast(Any, np.bool_(value)))
         case models.MatchValue(value=value):
             return edge.MatchValue(value)
         case models.MatchAny(any=values):
