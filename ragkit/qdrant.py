@@ -1,4 +1,4 @@
-"""The settings as Qdrant's own models: pure, so that a test reads what a server would be sent.
+"""A server's client, and the settings as Qdrant's own models: pure, so that a test reads what it would be sent.
 
 ``on_disk`` and ``always_ram`` are used and not the newer ``memory``, which servers before 1.20 do not know.
 Quantised vectors always stay in memory: that is what they are for.
@@ -6,11 +6,17 @@ Quantised vectors always stay in memory: that is what they are for.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from grpc import RpcError
 from qdrant_client import QdrantClient, models
+from qdrant_client.common.client_exceptions import QdrantException
+from qdrant_client.http.exceptions import ApiException
 
+from ragkit.owner import StoreError
 from ragkit.settings import QdrantSettings
 from ragkit.tenant import TENANT
 
@@ -22,13 +28,35 @@ _TURBO_BITS = {1: "bits1", 1.5: "bits1_5", 2: "bits2", 4: "bits4", 8: "bits8"}
 _INDEX_TYPES = ("keyword", "integer", "float", "bool", "datetime")
 
 
-def connect(url: str, settings: QdrantSettings) -> QdrantClient:
-    """Raises OSError where the certificate authority's file cannot be read."""
+class _Server:
+    """QdrantClient, but whatever keeps a request from being answered is a StoreError."""
+
+    def __init__(self, client: QdrantClient, url: str) -> None:
+        self._client = client
+        self._url = url
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._client, name)
+        return partial(self._ask, found) if callable(found) else found
+
+    def _ask(self, method: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        try:
+            return method(*arguments, **options)
+        except (ApiException, QdrantException, OSError, RpcError) as error:
+            told = " ".join(str(error).split())  # theirs have several lines
+            raise StoreError(
+                f"the Qdrant server at {self._url} cannot be asked ({told}): is it running there, is the API key right?"
+            ) from error
+
+
+def connect(url: str, settings: QdrantSettings) -> Any:
+    """A QdrantClient whose methods raise StoreError. Raises OSError where the certificate authority's file cannot be
+    read."""
     options: dict[str, Any] = {}
     if settings.ca:
         authority = Path(settings.ca).read_bytes()
         options = {"verify": settings.ca, "grpc_options": {"root_certificates": authority}}
-    return QdrantClient(
+    client = QdrantClient(
         url=url,
         api_key=settings.api_key.get_secret_value() if settings.api_key else None,
         timeout=settings.timeout,
@@ -36,6 +64,7 @@ def connect(url: str, settings: QdrantSettings) -> QdrantClient:
         grpc_port=settings.grpc_port,
         **options,
     )
+    return _Server(client, url)
 
 
 def refuse_unsupported(settings: QdrantSettings, place: str) -> None:

@@ -26,10 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from grpc import RpcError
 from qdrant_client import QdrantClient, models
-from qdrant_client.common.client_exceptions import QdrantException
-from qdrant_client.http.exceptions import ApiException
 
 from ragkit import cluster, filters, nodes, qdrant
 from ragkit.documents import namespace
@@ -104,11 +101,11 @@ def open_store(
         qdrant.refuse_unsupported(settings, place)
     root: Path | None = None
     client: Any = None
+    existing: list[str] = []
     if place == ":memory:":
-        client, existing = QdrantClient(place), []
+        client = QdrantClient(place)
     elif server:
         client = qdrant.connect(place, settings)
-        existing = _server_collections(client, place)
     elif "://" in place:
         raise StoreError(f"location {place!r}: give a folder, ':memory:', or a server's URL (http:// or https://)")
     else:
@@ -117,6 +114,7 @@ def open_store(
     try:
         generations: Generations | None = None
         if server:
+            existing = [c.name for c in client.get_collections().collections]
             generations = Server(client)
         elif root is not None:
             generations = Folder(root)
@@ -151,16 +149,6 @@ def _refuse_absent(name: str, existing: Sequence[str], current: str | None, plac
         raise CorpusNotFound(
             f"no corpus {corpus!r} at {place}; what is there: {', '.join(corpora) or 'nothing'}. Ingest documents first"
         )
-
-
-def _server_collections(client: QdrantClient, url: str) -> list[str]:
-    try:
-        return [c.name for c in client.get_collections().collections]
-    except (ApiException, QdrantException, OSError, RpcError) as error:
-        client.close()
-        raise StoreError(
-            f"the Qdrant server at {url} cannot be asked ({error}): is it running there, is the API key right?"
-        ) from error
 
 
 def _embedded(folder: Path) -> Any:

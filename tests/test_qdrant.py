@@ -143,6 +143,32 @@ def test_the_key_is_sent_and_never_shown(
     assert not [text for text in shown if SECRET in text]
 
 
+def test_whatever_a_server_does_not_do_is_told_in_a_line(encoder: HashEncoder) -> None:
+    with serving() as (fake, url), open_store(url, "town", encoder) as store:
+        fake.answer = None  # type: ignore[assignment]  # as with a key that may only read
+        for refused in (
+            lambda: store.upsert(passages(1), encoder.encode_passages(["boat"])),
+            lambda: store.delete([str(uuid.UUID(int=0))]),
+            lambda: list(store.states()),
+            lambda: store.search(dense=encoder.encode_passages(["boat"])[0]),
+        ):
+            with pytest.raises(StoreError, match=r"cannot be asked \(.*400.*\): is it running") as told:
+                refused()
+            assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("command", ["generations", "generations --prune", "reindex --rollback", "promote a", "backup"])
+def test_a_command_without_its_server_says_so(command: str, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from ragkit.cli import app
+
+    out = ["--out", str(tmp_path)] if command == "backup" else []
+    done = CliRunner().invoke(app, [*command.split(), *out, "--corpus", "town", "--store", "http://127.0.0.1:9"])
+    assert done.exit_code == 1 and isinstance(done.exception, SystemExit)
+    assert done.stderr.startswith("ragkit: the Qdrant server at http://127.0.0.1:9 cannot be asked")
+
+
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     folder = tmp_path_factory.mktemp("tls")
