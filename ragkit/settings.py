@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import platformdirs
-from pydantic import SecretStr
+from pydantic import SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ragkit.limits import Limits
@@ -142,3 +142,8 @@ class Settings(BaseSettings):
     passage_tokens: int = 200  # longest passage, in the encoder's tokens
     parser: Literal["light", "docling"] = "light"  # of pdf, docx, pptx, html; docling needs the extra of that name
     limits: Limits = Limits()  # what one file may cost: RAGKIT_LIMITS_PAGES is limits.pages
+
+    @field_validator("tenant")
+    @classmethod
+    def _blank_is_nobody(cls, tenant: str | None) -> str | None:
+        return tenant if tenant and tenant.strip() else None

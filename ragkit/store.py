@@ -35,7 +35,7 @@ from ragkit.owner import CorpusInUse, StoreError
 from ragkit.qdrant import DENSE, PAGE, SPARSE, UPSERT
 from ragkit.settings import QdrantSettings
 from ragkit.sparse import SCHEME, SparseVector, sparse_passage, well_formed
-from ragkit.tenant import TenantClient
+from ragkit.tenant import TenantClient, check_tenant
 from ragkit.types import UNDETERMINED, Hit, Passage, Where, moment
 
 if TYPE_CHECKING:
@@ -93,6 +93,8 @@ def open_store(
             f"corpus name {corpus!r}: it names a folder and a collection, so use up to 64 ASCII letters and digits "
             "with single '.', '_' or '-' between them, for example 'town-handbook'"
         )
+    if tenant is not None:
+        check_tenant(tenant)  # before a corpus is made that is shared for ever
     place = str(location)
     settings = qdrant_settings or QdrantSettings()
     name = f"{corpus}--{encoder.fingerprint}"

@@ -26,13 +26,17 @@ _Part = TypeVar("_Part", models.Prefetch, models.QueryRequest)
 _PASSED = frozenset({"consistency", "ordering", "timeout", "wait"})  # options that name no points
 
 
+def check_tenant(tenant: str) -> None:
+    """Raises ValueError for a name that is empty, longer than 256 characters, or no valid Unicode."""
+    if not 0 < len(tenant) <= 256 or tenant != tenant.encode("utf-8", "replace").decode("utf-8"):
+        raise ValueError(f"tenant {tenant[:300]!r}: give a name of 1 to 256 characters of valid Unicode")
+
+
 class TenantClient:
-    """``client`` (QdrantClient, or EdgeClient) as ``tenant`` may use it. Raises ValueError for a name that is
-    empty, longer than 256 characters, or no valid Unicode."""
+    """``client`` (QdrantClient, or EdgeClient) as ``tenant`` may use it. Raises ValueError as :func:`check_tenant`."""
 
     def __init__(self, client: Any, tenant: str, *, tiered: bool = False) -> None:
-        if not 0 < len(tenant) <= 256 or tenant != tenant.encode("utf-8", "replace").decode("utf-8"):
-            raise ValueError(f"tenant {tenant[:300]!r}: give a name of 1 to 256 characters of valid Unicode")
+        check_tenant(tenant)
         self._client = client
         self.tenant = tenant
         self._ours = models.FieldCondition(key=TENANT, match=models.MatchValue(value=tenant))

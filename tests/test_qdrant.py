@@ -311,3 +311,6 @@ def test_settings_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch)
     assert settings.qdrant.vectors_on_disk
     assert (settings.rerank.url, settings.rerank.style, settings.rerank.depth) == ("http://localhost/rerank", "tei", 50)
     assert (settings.passage_tokens, settings.tenant) == (99, "ሀ")
+    for blank in ("", " \t"):
+        monkeypatch.setenv("RAGKIT_TENANT", blank)
+        assert Settings().tenant is None

@@ -183,6 +183,9 @@ def test_a_shared_corpus_is_not_opened_without_a_tenant(tmp_path: Path, encoder:
     for wrong in ("", "a" * 257, "\ud800"):
         with pytest.raises(ValueError, match="1 to 256 characters"):
             open_store(tmp_path, "shared", encoder, tenant=wrong)
+        with pytest.raises(ValueError, match="1 to 256 characters"):
+            open_store(tmp_path, "new", encoder, tenant=wrong)
+    assert not list(tmp_path.glob("new*"))
     open_store(tmp_path, "shared", encoder, tenant="ሀ").close()  # refusals let go of the folder
 
 
