@@ -118,6 +118,16 @@ def test_without_passages_in_the_query_s_language_hybrid_is_dense(store: Store, 
     assert texts(english[0]) == texts(english[1])
 
 
+def test_any_tag_of_a_language_narrows_to_it(store: Store, picky: PickyEncoder) -> None:
+    retriever = Retriever(store, picky)
+    for mode in ("dense", "sparse", "hybrid"):
+        for tag in ("am", "AM", "amh", "am_ET"):
+            assert texts(retriever.search("ቢሮው የት ነው", mode=mode, lang=tag)) == AMHARIC
+        assert retriever.search("ቢሮው የት ነው", mode=mode, lang="und") == []
+    with pytest.raises(ValueError, match="'Amharic' is no language code"):
+        retriever.search("ቢሮው የት ነው", lang="Amharic")
+
+
 def test_how_far_the_best_stands_out() -> None:
     assert stands_out(np.array([3.0, 1.0, 1.0, 1.0])) == pytest.approx(1.5 / np.sqrt(0.75))
     clear, flat = np.array([9.0, *[1.0] * 20]), np.array([1.1, *np.linspace(1, 0.9, 20)])
