@@ -25,6 +25,9 @@ _UNSEEN = ["head", "noscript", "script", "style", "svg", "template"]
 _OPEN, _CLOSE = "\ufdd0", "\ufdd1"
 _HEADING = re.compile(rf"{_OPEN}([1-6])([^{_OPEN}{_CLOSE}]*){_CLOSE}|{_OPEN}[1-6]|{_CLOSE}")
 
+# YAML between two rules. A text may begin with a rule too: only a key, or nothing, makes it front matter.
+_FRONT_MATTER = re.compile(r"\A---[ \t]*\n(?:[^\s:]+[ \t]*:(?=\s).*?\n)??---[ \t]*(?:\n|\Z)", re.DOTALL)
+
 HEADING_LENGTH = 200  # characters; what is longer is a paragraph dressed up
 
 
@@ -103,7 +106,7 @@ def markdown_document(source: str) -> Document:
     """Markdown by way of its HTML: markup goes, text, tables and code stay. Front matter is dropped."""
     from markdown_it import MarkdownIt
 
-    source = re.sub(r"\A---\n.*?\n---\n", "", source, count=1, flags=re.DOTALL)
+    source = _FRONT_MATTER.sub("", source, count=1)
     # Its own limit of 20 levels drops what is deeper without a word; recursion raises where it is too deep.
     parser = MarkdownIt("commonmark", {"maxNesting": 1_000_000}).enable("table")
     return html_document(parser.render(source))

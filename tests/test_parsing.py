@@ -22,6 +22,7 @@ from ragkit import Document
 from ragkit.files import Skipped
 from ragkit.ingest import ingest
 from ragkit.limits import Limits
+from ragkit.markup import markdown_document
 from ragkit.parsing import Parser
 from ragkit.readers import READERS
 from ragkit.store import Store, open_store
@@ -67,6 +68,23 @@ def test_headings_of_html_and_markdown(tmp_path: Path):
     ]  # fmt: skip
     (tmp_path / "a.html").write_text("<h2> a <b>b</b>\n c</h2>x<h2></h2><table><tr><td><h3>d</h3></table>")
     assert places(read(tmp_path / "a.html")) == [("a b c\n\nx", 0, "a b c"), ("d", 0, "a b c > d")]
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("---\nርዕስ: ጀልባ\ntags:\n- x\n---\nጽሑፍ\n\n---\n\nend", "ጽሑፍ\n\nend"),
+        ("--- \nशीर्षक : नाव\n---", ""),
+        ("---\n---\ntext", "text"),
+        ("---\n\n渡轮九点出发。\n\n---\n\nend", "渡轮九点出发。\n\nend"),
+        ("---\nWe met at noon: it rained.\n\n---\nend", "We met at noon: it rained.\n\nend"),
+        ("---\nhttps://example.org\n\n---\nend", "https://example.org\n\nend"),
+        ("---\ntext", "text"),
+        ("text\n\n---\nkey: value\n\n---\nend", "text\n\nkey: value\n\nend"),
+    ],
+)
+def test_markdown_that_begins_with_a_rule_loses_front_matter_alone(source: str, text: str):
+    assert markdown_document(source).text == text
 
 
 def test_headings_of_docx(tmp_path: Path):
