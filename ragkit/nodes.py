@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from ragkit.language import detect_language
 from ragkit.sparse import SparseVector, sparse_passage, sparse_query, well_formed
-from ragkit.types import RESERVED, UNDETERMINED, Passage
+from ragkit.types import RESERVED, UNDETERMINED, Passage, canonical_date
 
 if TYPE_CHECKING:
     from llama_index.core.schema import TextNode
@@ -57,9 +57,11 @@ def _clean(value: Any) -> Any:
 
 
 def to_payload(passage: Passage) -> dict[str, Any]:
+    """Raises ValueError for a date that is none, and as :func:`to_node`."""
     from llama_index.core.vector_stores.utils import node_to_metadata_dict
 
-    return node_to_metadata_dict(to_node(passage))
+    date = canonical_date(passage.date) if passage.date else ""
+    return node_to_metadata_dict(to_node(replace(passage, date=date)))
 
 
 def from_payload(passage_id: str, payload: dict[str, Any] | None) -> Passage:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeGuard
+from typing import Any
 
 from ragkit.files import Unreadable
-from ragkit.types import RESERVED, Document, Value, moment
+from ragkit.types import RESERVED, Document, Value, canonical_date
 
 
 def record_document(fields: Mapping[str, Any]) -> Document:
@@ -28,18 +28,18 @@ def record_document(fields: Mapping[str, Any]) -> Document:
         text=text,
         lang=lang if isinstance(lang, str) else "",
         title=title,
-        date=date if _is_date(date) else "",
+        date=_date(date),
         metadata={k: v for k, v in metadata.items() if k not in RESERVED and _comparable(v)}
         if isinstance(metadata, dict)
         else {},
     )
 
 
-def _is_date(date: object) -> TypeGuard[str]:
+def _date(date: object) -> str:
     try:
-        return isinstance(date, str) and bool(moment(date))
+        return canonical_date(date) if isinstance(date, str) else ""
     except ValueError:
-        return False
+        return ""
 
 
 def _comparable(value: object) -> bool:

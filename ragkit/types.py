@@ -118,18 +118,25 @@ class Answer:
 
 def moment(text: str) -> datetime:
     """A day or moment of ISO 8601, in UTC where it names no zone. Raises ValueError."""
+    parsed = _date(text)
+    if not isinstance(parsed, datetime):
+        return datetime(parsed.year, parsed.month, parsed.day, tzinfo=UTC)
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
+def canonical_date(text: str) -> str:
+    """The one way to write it that Qdrant reads too: of 20260131, 2026-W05-6 or 2026-01-31T09 it would index nothing.
+    Raises ValueError."""
+    return _date(text).isoformat()
+
+
+def _date(text: str) -> date:
     try:
-        parsed = datetime.fromisoformat(text) if len(text) > len("2026-01-31") else _midnight(text)
+        return datetime.fromisoformat(text) if len(text) > len("2026-01-31") else date.fromisoformat(text)
     except ValueError as error:
         raise ValueError(
             f"date {text!r} is not ISO 8601: write 2026-01-31, or 2026-01-31T09:00:00+03:00 with a zone"
         ) from error
-    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
-
-
-def _midnight(text: str) -> datetime:
-    day = date.fromisoformat(text)
-    return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import pytest
 from conftest import HashEncoder, opened
 
 from ragkit.filters import where_filter
+from ragkit.records import record_document
 from ragkit.retrieve import Retriever, expand
 from ragkit.sparse import sparse_query
 from ragkit.store import Store, open_store
@@ -19,7 +20,7 @@ from ragkit.types import Hit, Metadata, Passage, Where
 
 ROWS: list[tuple[str, str, str, Metadata]] = [
     ("/d/ሰነድ/a.md", "2026-01-31", "am", {"author": "ሰላም", "year": 2026, "draft": False, "tags": ["ferry", "渡轮"]}),
-    ("/d/ሰነድ/b.md", "2026-01-31T23:59:59.5+00:00", "ar", {"author": "سلام", "year": 2025, "draft": True}),
+    ("/d/ሰነድ/b.md", "2026-01-31T23:59:59.500000+00:00", "ar", {"author": "سلام", "year": 2025, "draft": True}),
     ("/d/ሰነድx/c.md", "2026-02-01T01:00:00+03:00", "th", {"author": "ada", "price": 1.5, "tags": ["boat"]}),
     ("/d/e.md", "2026-02-02", "hi", {"author": "Ada", "year": 2026, "🙂": "yes", "a.b[0] c": 7}),
     ("/d/f.md", "", "zh", {}),
@@ -83,6 +84,23 @@ def test_where_holds_in_every_kind_of_search(
 
 def test_date_and_metadata_come_back(store: Store) -> None:
     assert store.passages([p.id for p in PASSAGES]) == PASSAGES
+
+
+@pytest.mark.parametrize(
+    ("date", "kept"),
+    [
+        ("20260131", "2026-01-31"),
+        ("2026-W05-6", "2026-01-31"),
+        ("20260131T090000Z", "2026-01-31T09:00:00+00:00"),
+        ("2026-01-31T09", "2026-01-31T09:00:00"),
+    ],
+)
+def test_however_a_date_is_written_it_is_found(empty: Store, encoder: HashEncoder, date: str, kept: str) -> None:
+    row = encoder.encode_passages(["ferry 0"])
+    empty.upsert([dataclasses.replace(PASSAGES[0], date=date)], row)
+    [hit] = empty.search(dense=row[0], where=Where(since="2026-01-31", until="2026-01-31"))
+    assert hit.passage.date == kept
+    assert record_document({"_id": "1", "text": "ferry", "date": date}).date == kept
 
 
 def test_what_no_filter_could_find_is_refused(empty: Store, encoder: HashEncoder) -> None:
