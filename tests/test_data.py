@@ -6,6 +6,8 @@ import gzip
 import json
 import random
 import tempfile
+from collections.abc import Callable
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,38 @@ def test_a_positive_stands_twice_only_where_nothing_else_is_left():
     labels = [TrainingExample(f"q{n}", "positive" if n % 2 else "negative") for n in range(9)]
     batches, left = homogeneous_batches(labels, 4)
     assert [len(b) for b in batches] == [4, 4] and left == 1
+
+
+def assert_no_false_negative(plan: Plan, passage_of: Callable[[TrainingExample], object]) -> int:
+    """How many pairs of a batch are of one passage: each must be masked."""
+    pairs = 0
+    for batch in plan:
+        masked = batch_texts(batch).excluded
+        for (i, a), (j, b) in permutations(enumerate(batch.examples), 2):
+            if passage_of(a) == passage_of(b):
+                pairs += 1
+                assert masked[i, j], (a.query, b.positive)
+    return pairs
+
+
+@pytest.mark.parametrize("by_page", [False, True])
+def test_a_paragraph_with_its_title_is_no_negative_of_the_one_without(tmp_path: Path, by_page: bool):
+    records = [{"query": f"ጥያቄ {n}", "title": f"ርዕስ {n // 20}", "pos": f"መልስ {n // 4}"} for n in range(80)]
+    write(tmp_path / "qa.jsonl", records)
+    of = {r["query"]: r["pos"] for r in records}
+    source = Source("qa", "qa.jsonl", "web-search", by_page=by_page)
+    plan = make_plan([source], tmp_path, batch_size=8, seed=1)
+    examples = [e for batch in plan for e in batch.examples]
+    assert len(examples) == 80 and len({e.positive for e in examples}) > 20  # some paragraphs both ways
+    assert assert_no_false_negative(plan, lambda e: of[e.query]) < 80
+    assert sum(len({of[e.query] for e in b.examples}) == 8 for b in plan) >= 5  # kept apart while there are others
+    assert assert_no_false_negative(make_plan([source], tmp_path, batch_size=40, seed=1), lambda e: of[e.query]) > 0
+
+
+def test_two_languages_of_a_page_are_no_negatives_of_each_other(data: Path):
+    pages = Source("pages", "docs/*.jsonl", "web-search")
+    assert assert_no_false_negative(make_plan([pages], data, batch_size=8, seed=1), lambda e: e.positive[-1]) == 0
+    assert assert_no_false_negative(make_plan([pages], data, batch_size=12, seed=1), lambda e: e.positive[-1]) > 0
 
 
 def test_pages_pair_two_languages_of_the_same_page(data: Path):

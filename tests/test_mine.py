@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from trainer.cli import app
 from trainer.config import TrainConfig
-from trainer.data import Source, TrainingExample, draw
+from trainer.data import Source, TrainingExample, digest, draw
 from trainer.mine import MineConfig, mine, mine_recipe
 
 
@@ -81,6 +81,22 @@ def test_a_recipe_is_mined_and_trained_on(tmp_path: Path, encoder: HashEncoder):
     before = file.read_bytes()
     mine_recipe(config, tmp_path, tmp_path / "m", encoder, knobs, report=said.append)
     assert "is there already" in said[-1] and file.read_bytes() == before
+
+
+def test_a_paragraph_with_its_title_is_not_mined_for_the_one_without(tmp_path: Path, encoder: HashEncoder):
+    words = list(SCRIPTS.values())
+    records = [{"query": f"{w} {n}", "title": "ርዕስ", "pos": f"{w} !"} for w in words for n in range(6)]
+    (tmp_path / "qa.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records), "utf-8")
+    corpus = [{"title": "another", "text": f"{w} !"} for w in words]
+    (tmp_path / "more.jsonl").write_text("".join(json.dumps(r) + "\n" for r in corpus), "utf-8")
+    config = TrainConfig([Source("qa", "qa.jsonl", "web-search")])
+    knobs = MineConfig(negatives=50, share=1.0)
+    mine_recipe(config, tmp_path, tmp_path / "m", encoder, knobs, tmp_path / "more.jsonl")
+    (drawn,) = draw(Source("examples", "m/*.jsonl"), tmp_path, hard_negatives=50, seed=0)
+    assert len({e.positive for e in drawn.examples}) > len(words)  # some both ways
+    for e in drawn.examples:
+        assert e.positive_id == digest(e.positive.removeprefix("ርዕስ ")) and e.page == "ርዕስ"
+        assert len(e.negative_ids) == len(e.negatives) > 0 and e.positive_id not in e.negative_ids
 
 
 def test_the_command_says_what_is_wrong(tmp_path: Path):

@@ -12,8 +12,8 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,27 @@ class TrainingExample:
     instruction: str = ""  # "" where the source's applies
     negatives: tuple[str, ...] = ()
     positive_id: str = ""  # of the passage in its collection, where known: the same id is the same passage
-    negative_ids: tuple[str, ...] = ()  # one a negative, or none at all
+    negative_ids: tuple[str, ...] = ()  # one a negative ("" where it is not known), or none at all
     known: tuple[str, ...] = ()  # texts or ids of the query's other positives, which must not be its negatives
     page: str = ""  # that the positive is a part of, where known
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> TrainingExample:
+        """The example that a record of kind ``examples`` is; what stands in it besides is let be."""
+        return cls(
+            record["query"],
+            record["positive"],
+            record.get("instruction", ""),
+            tuple(record.get("negatives", ())),
+            record.get("positive_id", ""),
+            tuple(record.get("negative_ids", ())),
+            tuple(record.get("known", ())),
+            record.get("page", ""),
+        )
+
+    def record(self) -> dict[str, Any]:
+        """What :meth:`of` reads; what is empty is left out."""
+        return {key: value for key, value in asdict(self).items() if value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +86,19 @@ def read_records(path: Path) -> Iterator[Record]:
 
 
 def _examples(records: Iterable[Record], _: random.Random) -> Iterator[TrainingExample]:
-    """The trainer's own form: query, positive, and optionally negatives and instruction."""
+    """The trainer's own form: query, positive, and optionally the other fields of TrainingExample."""
     for r in records:
-        yield TrainingExample(r["query"], r["positive"], r.get("instruction", ""), tuple(r.get("negatives", ())))
+        yield TrainingExample.of(r)
 
 
 def _qa(records: Iterable[Record], rng: random.Random) -> Iterator[TrainingExample]:
     """A question and the paragraph that answers it. The title leads half of the paragraphs: passages
-    come with a title from BEIR collections and without one from a split document."""
+    come with a title from BEIR collections and without one from a split document; the id is the same."""
     for r in records:
         title = r.get("title", "") if rng.random() < 0.5 else ""
-        yield TrainingExample(r["query"], f"{title} {r['pos']}".strip(), page=r.get("title", ""))
+        query, passage = r["query"], r["pos"]
+        positive = f"{title} {passage}".strip()
+        yield TrainingExample(query, positive, positive_id=digest(passage), page=r.get("title", ""))
 
 
 def _bitext(records: Iterable[Record], rng: random.Random) -> Iterator[TrainingExample]:
@@ -98,13 +118,12 @@ def _pages(records: Iterable[Record], rng: random.Random) -> Iterator[TrainingEx
         rng.shuffle(versions)
         for asked, found in zip(versions, versions[1:] + versions[:1], strict=True):
             if asked is not found:
-                yield TrainingExample(
-                    f"{asked['title']} {asked.get('desc') or ''}".strip(), f"{found['title']} {found['text']}"
-                )
+                query = f"{asked['title']} {asked.get('desc') or ''}".strip()
+                yield TrainingExample(query, f"{found['title']} {found['text']}", positive_id=str(found["_id"]))
 
 
 def digest(passage: str) -> str:
-    """What names a passage in a file of questions that does not hold it."""
+    """What names a passage, with its title or without, also in a file of questions that does not hold it."""
     return hashlib.sha256(passage.encode()).hexdigest()[:16]
 
 

@@ -16,13 +16,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ragkit.encoder import Encoder
 from ragkit.task import Task
 from trainer.config import TrainConfig
-from trainer.data import Drawn, TrainingExample, draw, read_records
+from trainer.data import Drawn, TrainingExample, digest, draw, read_records
 
 ALL = 1 << 30  # hard negatives that an example may bring
 QUERIES = 256  # ranked in one product
@@ -54,6 +55,7 @@ class Mined:
 
     example: TrainingExample
     negatives: tuple[str, ...]
+    ids: tuple[str, ...]  # of these, "" where unknown
     refused: int  # of the ranks looked at, too near the positive
 
 
@@ -83,21 +85,26 @@ def mine(
             allowed = [i for i in others if row[i] <= config.share * positive]
             rng = random.Random(f"{config.seed} {example.query}")
             taken = sorted(rng.sample(range(len(allowed)), min(config.negatives, len(allowed))))
-            yield Mined(example, tuple(pool[allowed[n]][0] for n in taken), len(others) - len(allowed))
+            chosen = [pool[allowed[n]] for n in taken]
+            texts, ids = tuple(text for text, _ in chosen), tuple(i for _, i in chosen)
+            yield Mined(example, texts, ids, len(others) - len(allowed))
 
 
 def mine_source(
-    drawn: Drawn, encoder: Encoder, config: MineConfig, further: Sequence[str] = ()
-) -> tuple[list[dict[str, object]], Counter[str]]:
-    """Records of kind ``examples`` for one source, and counts by reason. ``further`` passages join the pool."""
+    drawn: Drawn, encoder: Encoder, config: MineConfig, further: Sequence[tuple[str, str]] = ()
+) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """Records of kind ``examples`` for one source, and counts by reason. ``further`` passages, text and id, join the
+    pool."""
     answers: dict[str, set[str]] = {}
     for e in drawn.examples:
-        answers.setdefault(e.query, set()).update((e.positive, e.positive_id))
-    examples = [replace(e, known=(*e.known, *sorted(answers[e.query] - {""}))) for e in drawn.examples]
-    ids: dict[str, str] = dict.fromkeys(further, "")
+        answers.setdefault(e.query, set()).update((e.positive, e.positive_id, *e.known))
+    examples = [
+        replace(e, known=tuple(sorted(answers[e.query] - {e.positive, e.positive_id, ""}))) for e in drawn.examples
+    ]
+    ids = dict(further)
     for e in examples:
-        ids |= dict(zip(e.negatives, e.negative_ids or ("",) * len(e.negatives), strict=True))
-        ids[e.positive] = e.positive_id
+        for text, i in ((e.positive, e.positive_id), *zip(e.negatives, _ids(e), strict=True)):
+            ids[text] = i or ids.get(text, "")
     pool = list(ids.items())
     passages = encoder.encode_passages([text for text, _ in pool])
     place = {text: n for n, (text, _) in enumerate(pool)}
@@ -106,16 +113,20 @@ def mine_source(
         rows = [n for n, e in enumerate(examples) if e.instruction == instruction]
         queries[rows] = encoder.encode_queries([examples[n].query for n in rows], Task("mined", instruction))
     positives = passages[[place[e.positive] for e in examples]]
-    records: list[dict[str, object]] = []
+    records: list[dict[str, Any]] = []
     counts: Counter[str] = Counter(drawn.dropped)
     for found in mine(examples, queries, positives, pool, passages, config):
         e = found.example
         counts["passages too near the positive"] += found.refused
         counts["negatives mined"] += len(found.negatives)
         counts["examples with fewer than asked"] += len(found.negatives) < config.negatives
-        record = {"query": e.query, "positive": e.positive, "instruction": e.instruction}
-        records.append({**record, "negatives": [*e.negatives, *found.negatives]})
+        texts, named = (*e.negatives, *found.negatives), (*_ids(e), *found.ids)
+        records.append(replace(e, negatives=texts, negative_ids=named if any(named) else ()).record())
     return records, counts
+
+
+def _ids(example: TrainingExample) -> tuple[str, ...]:
+    return example.negative_ids or ("",) * len(example.negatives)
 
 
 def mine_recipe(
@@ -129,7 +140,8 @@ def mine_recipe(
 ) -> list[Path]:
     """A file below ``out`` for each source of the recipe, with the examples that it draws; files that are there
     already are left as they are. ``corpus`` is a JSONL file whose records have ``text`` and perhaps ``title``."""
-    further = [f"{r.get('title') or ''} {r['text']}".strip() for r in read_records(corpus)] if corpus else []
+    more = read_records(corpus) if corpus else ()
+    further = [(f"{r.get('title') or ''} {r['text']}".strip(), digest(r["text"])) for r in more]
     files = []
     for source in config.sources:
         for drawn in draw(source, data, hard_negatives=ALL, seed=config.seed):

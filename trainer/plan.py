@@ -2,7 +2,7 @@
 
 A batch comes from one source, so that its in-batch negatives are of the same task and language and cannot
 be told apart by either (task-homogeneous batches: SFR-Embedding-Mistral's report puts them at +0.8 on its
-retrieval dev sets). Texts repeat within a batch only where nothing else is left to fill it: a repeated
+retrieval dev sets). Texts and passages repeat within a batch only where nothing else is left to fill it: a repeated
 positive is no negative, so it is masked and lost. The plan depends on sources and seed alone and lies in
 the run folder, so that every process of a run, and every resumption, reads the same batches without
 holding the data in memory.
@@ -16,9 +16,8 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -53,8 +52,7 @@ class Plan(Sequence[Batch]):
         with self.file.open("rb") as file:
             file.seek(self.offsets[step])
             line = json.loads(file.readline())
-        examples = [TrainingExample(**_tuples(fields)) for fields in line["examples"]]
-        return Batch(line["source"], examples, line["in_batch"])
+        return Batch(line["source"], [TrainingExample.of(r) for r in line["examples"]], line["in_batch"])
 
     def __iter__(self) -> Iterator[Batch]:
         return (self[step] for step in range(len(self)))
@@ -89,7 +87,7 @@ def make_plan(
                         line = {
                             "source": group.name,
                             "in_batch": source.in_batch,
-                            "examples": [_compact(example) for example in batch],
+                            "examples": [example.record() for example in batch],
                         }
                         file.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
         if not offsets:
@@ -119,17 +117,9 @@ def plan_of(config: TrainConfig, data: Path, out: Path) -> Plan:
     )
 
 
-def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-
-
-def _compact(example: TrainingExample) -> dict[str, Any]:
-    return {key: value for key, value in asdict(example).items() if value}
-
-
 def homogeneous_batches(examples: Sequence[TrainingExample], size: int) -> tuple[list[list[TrainingExample]], int]:
-    """Full batches of ``size``, and how many examples were left over. An example whose query or positive
-    stands in a batch already waits for a later one; labels, which repeat, fill up the last ones."""
+    """Full batches of ``size``, and how many examples were left over. An example whose query or positive, by text
+    or id, stands in a batch already waits for a later one; labels, which repeat, fill up the last ones."""
     batches: list[list[TrainingExample]] = []
     waiting = list(examples)
     while len(waiting) >= size:
@@ -140,11 +130,12 @@ def homogeneous_batches(examples: Sequence[TrainingExample], size: int) -> tuple
             if len(batch) == size:
                 later += waiting[n:]
                 break
-            if {example.query, example.positive} & seen:
+            names = {example.query, example.positive, example.positive_id} - {""}
+            if names & seen:
                 later.append(example)
             else:
                 batch.append(example)
-                seen |= {example.query, example.positive}
+                seen |= names
         room = size - len(batch)
         batches.append(batch + later[:room])
         waiting = later[room:]
