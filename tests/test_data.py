@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import random
@@ -17,7 +18,7 @@ import yaml
 from ragkit import TASKS
 from trainer.config import RECIPES, TrainConfig
 from trainer.data import Source, TrainingExample, digest
-from trainer.plan import Batch, Plan, batch_texts, homogeneous_batches
+from trainer.plan import Batch, Plan, batch_texts, homogeneous_batches, plan_of
 from trainer.plan import make_plan as make
 
 
@@ -266,14 +267,33 @@ def test_a_source_can_do_without_in_batch_negatives(tmp_path: Path):
     assert [b.in_batch for b in plan] == [False] and plan.dropped["no negative, and none in the batch"] == 4
 
 
-def test_a_plan_is_kept_and_read_by_the_step(data: Path, tmp_path: Path):
+def test_a_plan_is_kept_and_read_by_the_step(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     sources = [Source("qa", "qa/*.jsonl.gz", "question-answering")]
-    plan = make(sources, data, tmp_path / "run" / "plan", batch_size=4, seed=1)
-    again = make([], Path("/gone"), tmp_path / "run" / "plan", batch_size=9, seed=2)  # not drawn again
+    folder = tmp_path / "run" / "plan"
+    plan = make(sources, data, folder, batch_size=4, seed=1)
+    with monkeypatch.context() as patched:
+        patched.setattr("trainer.plan.draw", None)  # not drawn again
+        again = make(sources, data, folder, batch_size=4, seed=1)
     assert list(again) == list(plan) and again[3] == plan[3]
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["plan"]  # nothing half-made beside it
     with pytest.raises(ValueError, match="no source fills a batch of 64"):
         make_plan(sources, data, batch_size=64, seed=1)
+
+
+def test_a_plan_of_other_knobs_or_files_is_drawn_anew(data: Path, tmp_path: Path):
+    config = TrainConfig([Source("bitext", "bitext.jsonl", "bitext")], batch_size=4)
+    assert len(plan_of(config, data, tmp_path / "run")) == 3
+    other = dataclasses.replace(config, batch_size=6)
+    assert [len(batch.examples) for batch in plan_of(other, data, tmp_path / "run")] == [6, 6]
+    write(data / "bitext.jsonl", [{"src": f"ஒன்று {n}", "tgt": f"واحد {n}"} for n in range(18)])
+    assert len(plan_of(other, data, tmp_path / "run")) == 3
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["plan"]
+
+    (tmp_path / "run" / "config.yaml").write_text(other.yaml(), "utf-8")  # a run has begun
+    write(data / "bitext.jsonl", [{"src": "ஒன்று", "tgt": "واحد"}])
+    assert len(plan_of(other, data, tmp_path / "run")) == 3
+    with pytest.raises(ValueError, match=r"run of another configuration \(batch_size differ\)"):
+        plan_of(config, data, tmp_path / "run")
 
 
 def test_public_sets_are_sources(tmp_path: Path):

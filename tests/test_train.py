@@ -450,6 +450,13 @@ def test_a_run_folder_belongs_to_one_configuration(config: TrainConfig, data: Pa
         train(dataclasses.replace(config, seed=2), data, run)
 
 
+def test_a_run_that_cannot_begin_leaves_its_folder_to_the_next(config: TrainConfig, data: Path, tmp_path: Path):
+    for wrong in ({"batch_size": 1000}, {"eval_data": "gone", "eval_steps": 1}, {"start": config.base}):
+        with pytest.raises(ValueError, match=r"no source fills|no SET/LANG|no adapter"):
+            train(dataclasses.replace(config, **wrong), data, tmp_path)
+        assert not (tmp_path / "config.yaml").exists()
+
+
 def test_unknown_knobs_are_named(tmp_path: Path):
     (tmp_path / "r.yaml").write_text("learningrate: 1\nsources: []\n")
     with pytest.raises(ValueError, match="sets learningrate, which trainer train does not know"):

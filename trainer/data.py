@@ -69,6 +69,10 @@ class Source:
     in_batch: bool = True  # other queries' passages are negatives; False (labels, clusters): only the query's own
     by_page: bool = False  # parts of one page share a batch, and are harder negatives than other pages'
 
+    @property
+    def patterns(self) -> list[str]:
+        return [self.path] if isinstance(self.path, str) else self.path
+
 
 Record = dict[str, Any]
 Reader = Callable[[Iterable[Record], random.Random], Iterator[TrainingExample]]
@@ -122,9 +126,9 @@ def _pages(records: Iterable[Record], rng: random.Random) -> Iterator[TrainingEx
                 yield TrainingExample(query, f"{found['title']} {found['text']}", positive_id=str(found["_id"]))
 
 
-def digest(passage: str) -> str:
+def digest(text: str) -> str:
     """What names a passage, with its title or without, also in a file of questions that does not hold it."""
-    return hashlib.sha256(passage.encode()).hexdigest()[:16]
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _asked(records: Iterable[Record], rng: random.Random) -> Iterator[TrainingExample]:
@@ -218,7 +222,7 @@ def _by_page(examples: Sequence[TrainingExample]) -> list[TrainingExample]:
 
 def _groups(source: Source, data: Path) -> Iterator[tuple[str, float, Stream]]:
     """The parts of a source that are batched apart: a name, the ratio by default, and its examples."""
-    patterns = [source.path] if isinstance(source.path, str) else source.path
+    patterns = source.patterns
     if source.kind == "public":
         from trainer.public import HUB, PUBLIC_SETS, groups  # with `datasets`, which only these need
 
@@ -231,16 +235,22 @@ def _groups(source: Source, data: Path) -> Iterator[tuple[str, float, Stream]]:
         raise ValueError(
             f"source {source.path!r} is of unknown kind {source.kind!r}: use one of {', '.join(READERS)}, public"
         )
-    every: list[Path] = []
-    for pattern in patterns:
-        if not (files := sorted(data.glob(pattern)) or sorted(RECIPES.glob(pattern))):
-            raise ValueError(f"source {pattern!r} matches no file below {data}")
-        every += [file for file in files if file not in every]
+    every = files_of(source, data)
     if source.together or source.kind in TOGETHER:
         name = patterns[0] if len(patterns) == 1 else f"{patterns[0]} and {len(patterns) - 1} more"
         yield name, 1.0, partial(_read, source, every)
     else:
         yield from ((_name(file, data), 1.0, partial(_read, source, [file])) for file in every)
+
+
+def files_of(source: Source, data: Path) -> list[Path]:
+    """What a source reads, each once; of public sets nothing. Raises ValueError for a path that matches nothing."""
+    every: list[Path] = []
+    for pattern in source.patterns if source.kind != "public" else ():
+        if not (files := sorted(data.glob(pattern)) or sorted(RECIPES.glob(pattern))):
+            raise ValueError(f"source {pattern!r} matches no file below {data}")
+        every += [file for file in files if file not in every]
+    return every
 
 
 def _name(file: Path, data: Path) -> str:

@@ -5,7 +5,8 @@ be told apart by either (task-homogeneous batches: SFR-Embedding-Mistral's repor
 retrieval dev sets). Texts and passages repeat within a batch only where nothing else is left to fill it: a repeated
 positive is no negative, so it is masked and lost. The plan depends on sources and seed alone and lies in
 the run folder, so that every process of a run, and every resumption, reads the same batches without
-holding the data in memory.
+holding the data in memory. It says what it was drawn from: where no run has begun, another is drawn for other knobs
+or files.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ragkit.task import Task
-from trainer.config import TrainConfig
-from trainer.data import Source, TrainingExample, draw
+from trainer.config import TrainConfig, same_run
+from trainer.data import Source, TrainingExample, digest, draw, files_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Plan(Sequence[Batch]):
         self.offsets: list[int] = index["offsets"]  # bytes, in the order of the run
         self.drawn: dict[str, int] = index["drawn"]  # examples in batches, per source
         self.dropped: dict[str, int] = index["dropped"]  # examples not used, by reason
+        self.drawn_from: str = index.get("drawn_from", "")  # a digest of knobs and files
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -61,21 +63,25 @@ class Plan(Sequence[Batch]):
 def make_plan(
     sources: Sequence[Source], data: Path, folder: Path, *, batch_size: int, hard_negatives: int = 1, seed: int
 ) -> Plan:
-    """The plan in ``folder``, made if it is not there: each source's share in batches, all shuffled.
+    """The plan in ``folder``, made if it is not there or of other knobs or files: each source's share in batches, all
+    shuffled.
 
     One source is held in memory at a time. Several processes may make the same plan at once: it appears
     under its name when it is complete. Raises ValueError as :func:`trainer.data.draw` does, and where no
     source fills a batch.
     """
-    if (folder / "index.json").exists():
+    drawn_from = _drawn_from(sources, data, batch_size, hard_negatives, seed)
+    if _is_there(folder, drawn_from):
         return Plan(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    made = scratch / "made"
+    made.mkdir()
     try:
         offsets: list[int] = []
         drawn: dict[str, int] = {}
         dropped: Counter[str] = Counter()
-        with (scratch / "batches.jsonl").open("wb") as file:
+        with (made / "batches.jsonl").open("wb") as file:
             for source in sources:
                 for group in draw(source, data, hard_negatives=hard_negatives, seed=seed):
                     batches, left = homogeneous_batches(group.examples, batch_size)
@@ -93,24 +99,46 @@ def make_plan(
         if not offsets:
             raise ValueError(f"no source fills a batch of {batch_size}: {drawn}; not used: {dict(dropped)}")
         random.Random(seed).shuffle(offsets)
-        index = {"offsets": offsets, "drawn": drawn, "dropped": dict(dropped)}
-        (scratch / "index.json").write_text(json.dumps(index, ensure_ascii=False), "utf-8")
+        index = {"offsets": offsets, "drawn": drawn, "dropped": dict(dropped), "drawn_from": drawn_from}
+        (made / "index.json").write_text(json.dumps(index, ensure_ascii=False), "utf-8")
         try:
-            scratch.rename(folder)
+            if folder.exists() and not _is_there(folder, drawn_from):
+                folder.rename(scratch / "other")
+            made.rename(folder)
         except OSError:  # another process was first, with the same plan
-            if not (folder / "index.json").exists():
+            if not _is_there(folder, drawn_from):
                 raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return Plan(folder)
 
 
+def _drawn_from(sources: Sequence[Source], data: Path, *knobs: int) -> str:
+    files = [file for source in sources for file in files_of(source, data)]
+    stamps = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return digest(json.dumps([[asdict(s) for s in sources], str(data.resolve()), stamps, knobs], default=str))
+
+
+def _is_there(folder: Path, drawn_from: str) -> bool:
+    return (folder / "index.json").exists() and Plan(folder).drawn_from == drawn_from
+
+
 def plan_of(config: TrainConfig, data: Path, out: Path) -> Plan:
-    """The plan of a run, in its folder ``out``."""
+    """The plan of a run, in its folder ``out``. Raises ValueError where a run of another configuration has begun
+    there; one of this configuration keeps its plan."""
+    saved, folder = out / "config.yaml", out / "plan"
+    if saved.exists():
+        if other := same_run(saved.read_text("utf-8"), config.yaml()):
+            raise ValueError(
+                f"{out} holds a run of another configuration ({', '.join(other)} differ): give a new --out, or "
+                "delete it"
+            )
+        if (folder / "index.json").exists():
+            return Plan(folder)
     return make_plan(
         config.sources,
         data,
-        out / "plan",
+        folder,
         batch_size=config.batch_size,
         hard_negatives=config.hard_negatives,
         seed=config.seed,

@@ -22,7 +22,7 @@ from transformers import TrainingArguments
 
 from ragkit.encoder import LocalEncoder, base_source, fast_dtype
 from trainer import checkpoints
-from trainer.config import TrainConfig, same_run
+from trainer.config import TrainConfig
 from trainer.embedder import Embedder, go_on_from, lora
 from trainer.layers import lay_out
 from trainer.loop import EmbedTrainer, Metrics, Steps, collate
@@ -54,7 +54,6 @@ def train(config: TrainConfig, data: Path, out: Path, *, report_to: Sequence[str
     transformers.set_seed(config.seed)
     with arguments.main_process_first(local=True, desc="plan"):
         out.mkdir(parents=True, exist_ok=True)
-        _claim(config, out)
         plan = plan_of(config, data, out)
         sets = _eval_sets(config, data)
     model, encoder = build(config)
@@ -70,6 +69,7 @@ def train(config: TrainConfig, data: Path, out: Path, *, report_to: Sequence[str
     trainer.add_callback(metrics)
     last = checkpoints.last_complete(out / "checkpoints")
     if arguments.should_save:
+        _claim(config, out)
         checkpoints.sweep(out / "checkpoints")
         metrics.rewind(checkpoints.step_of(last) if last else 0)
         _record(out, plan, trainer)
@@ -135,15 +135,10 @@ def _on_cpu(config: TrainConfig) -> bool:
 
 
 def _claim(config: TrainConfig, out: Path) -> None:
-    """A run folder belongs to one configuration."""
-    file, saved = out / "config.yaml", config.yaml()
-    if file.exists() and (other := same_run(file.read_text("utf-8"), saved)):
-        raise ValueError(
-            f"{out} holds a run of another configuration ({', '.join(other)} differ): give a new --out, or delete it"
-        )
+    """A run folder belongs to one configuration, from the moment that the run can begin."""
     scratch = out / f".config.{os.getpid()}"
-    scratch.write_text(saved, "utf-8")
-    scratch.rename(file)
+    scratch.write_text(config.yaml(), "utf-8")
+    scratch.rename(out / "config.yaml")
 
 
 def _eval_sets(config: TrainConfig, data: Path) -> list[Any]:
