@@ -200,6 +200,19 @@ def test_synthetic_kinds_and_where(tmp_path: Path):
     assert [e.query for b in only for e in b.examples] == ["a"]
 
 
+def test_a_source_that_gives_nothing_is_named(data: Path, caplog: pytest.LogCaptureFixture):
+    for lang, count in (("te", 6), ("fi", 3)):
+        records = [{"query": f"{lang} {n}", "positive": f"{n}", "lang": lang} for n in range(count)]
+        write(data / "p" / f"{lang}.jsonl", records)
+    few = Source("examples", "p/*.jsonl", "sts", where={"lang": "te"})
+    plan = make_plan([few, Source("bitext", "bitext.jsonl", "bitext")], data, batch_size=6, seed=1)
+    assert plan.drawn == {"p/fi.jsonl": 0, "p/te.jsonl": 6, "bitext.jsonl": 12}
+    assert plan.dropped["not what where asks for"] == 3
+    assert caplog.messages == ["source p/fi.jsonl: 0 examples, fewer than batch_size 6: none is used"]
+    with pytest.raises(ValueError, match=r"no record where \{'lang': 'am'\}: in its records lang is 'fi', 'te'"):
+        make_plan([dataclasses.replace(few, where={"lang": "am"})], data, batch_size=2, seed=1)
+
+
 def excluded(batch: Batch) -> set[tuple[int, int]]:
     return {(int(i), int(j)) for i, j in zip(*batch_texts(batch).excluded.nonzero(), strict=True)}
 
@@ -319,6 +332,7 @@ def test_public_sets_are_sources(tmp_path: Path):
         (Source("question", "bitext.jsonl", "sts"), "unknown kind 'question': use one of examples, qa"),
         (Source("qa", "bitext.jsonl", "sts"), "record without the field 'query'"),
         (Source("public", "hotpot"), "unknown public set 'hotpot'"),
+        (Source("public", "nli", where={"lang": "en"}), "'nli' is public, whose records `where` does not choose"),
     ],
 )
 def test_errors_say_what_to_do(data: Path, source: Source, message: str):

@@ -64,7 +64,7 @@ class Source:
     path: str | list[str]  # below the data folder, beside the recipes, or of PUBLIC_SETS; may hold wildcards
     instruction: str | list[str] = ""  # names of TASKS or sentences, one drawn per example; "" where examples carry it
     ratio: float | None = None  # None: all, or what the paper drew of a public set
-    where: dict[str, str] = field(default_factory=dict)  # take only records with these values
+    where: dict[str, Any] = field(default_factory=dict)  # take only records with these values
     together: bool = False  # draw batches from all its files at once, of many languages, and not from one at a time
     in_batch: bool = True  # other queries' passages are negatives; False (labels, clusters): only the query's own
     by_page: bool = False  # parts of one page share a batch, and are harder negatives than other pages'
@@ -192,11 +192,13 @@ class Drawn:
 def draw(source: Source, data: Path, *, hard_negatives: int, seed: int) -> Iterator[Drawn]:
     """Each group of the source's files, its share of examples with at most ``hard_negatives`` each.
 
-    Raises ValueError for an unknown kind, a path that matches nothing, or a record that lacks a field.
+    Raises ValueError for an unknown kind, a path or ``where`` that matches nothing, or a record that lacks a field.
     """
-    for name, ratio, read in _groups(source, data):
+    where = _Where(source.where)
+    for name, ratio, read in _groups(source, data, where):
         rng = random.Random(f"{seed} {name}")
         dropped: Counter[str] = Counter()
+        where.left_out = 0
         try:
             examples = list(_usable(source, read(rng), hard_negatives, rng, dropped))
         except KeyError as error:
@@ -208,7 +210,31 @@ def draw(source: Source, data: Path, *, hard_negatives: int, seed: int) -> Itera
             examples = _by_page(examples)
         share = round(len(examples) * (ratio if source.ratio is None else source.ratio))
         dropped["beyond the ratio"] += len(examples) - share
+        dropped["not what where asks for"] += where.left_out
         yield Drawn(name, examples[:share], dropped)
+    if source.where and not where.taken:
+        have = "; ".join(f"{key} is {', '.join(values) or 'nowhere'}" for key, values in where.met.items())
+        raise ValueError(f"source {source.path!r} has no record where {source.where}: in its records {have}")
+
+
+class _Where:
+    """Takes the records of a source that have the values asked for, and remembers those of the others."""
+
+    def __init__(self, wanted: Mapping[str, Any]) -> None:
+        self.wanted = wanted
+        self.taken = self.left_out = 0
+        self.met: dict[str, dict[str, None]] = {key: {} for key in wanted}  # the first ten of each
+
+    def __call__(self, records: Iterable[Record]) -> Iterator[Record]:
+        for record in records:
+            if all(record.get(key) == value for key, value in self.wanted.items()):
+                self.taken += 1
+                yield record
+            else:
+                self.left_out += 1
+                for key, values in self.met.items():
+                    if len(values) < 10:
+                        values[repr(record.get(key))] = None
 
 
 def _by_page(examples: Sequence[TrainingExample]) -> list[TrainingExample]:
@@ -220,12 +246,14 @@ def _by_page(examples: Sequence[TrainingExample]) -> list[TrainingExample]:
     return [example for page in pages.values() for example in page] + alone
 
 
-def _groups(source: Source, data: Path) -> Iterator[tuple[str, float, Stream]]:
+def _groups(source: Source, data: Path, where: _Where) -> Iterator[tuple[str, float, Stream]]:
     """The parts of a source that are batched apart: a name, the ratio by default, and its examples."""
     patterns = source.patterns
     if source.kind == "public":
         from trainer.public import HUB, PUBLIC_SETS, groups  # with `datasets`, which only these need
 
+        if source.where:
+            raise ValueError(f"source {source.path!r} is public, whose records `where` does not choose: leave it out")
         mirror = data / "hub"  # OWNER/NAME/files, for machines that are offline
         for pattern in patterns:
             for name, stream in groups(pattern, root=str(mirror) if mirror.is_dir() else HUB):
@@ -238,9 +266,9 @@ def _groups(source: Source, data: Path) -> Iterator[tuple[str, float, Stream]]:
     every = files_of(source, data)
     if source.together or source.kind in TOGETHER:
         name = patterns[0] if len(patterns) == 1 else f"{patterns[0]} and {len(patterns) - 1} more"
-        yield name, 1.0, partial(_read, source, every)
+        yield name, 1.0, partial(_read, source.kind, where, every)
     else:
-        yield from ((_name(file, data), 1.0, partial(_read, source, [file])) for file in every)
+        yield from ((_name(file, data), 1.0, partial(_read, source.kind, where, [file])) for file in every)
 
 
 def files_of(source: Source, data: Path) -> list[Path]:
@@ -257,9 +285,8 @@ def _name(file: Path, data: Path) -> str:
     return (file.relative_to(data) if file.is_relative_to(data) else file.relative_to(RECIPES)).as_posix()
 
 
-def _read(source: Source, files: list[Path], rng: random.Random) -> Iterator[TrainingExample]:
-    records = (r for file in files for r in read_records(file) if all(r.get(k) == v for k, v in source.where.items()))
-    return READERS[source.kind](records, rng)
+def _read(kind: str, where: _Where, files: list[Path], rng: random.Random) -> Iterator[TrainingExample]:
+    return READERS[kind](where(r for file in files for r in read_records(file)), rng)
 
 
 def _usable(

@@ -12,6 +12,7 @@ or files.
 from __future__ import annotations
 
 import json
+import logging
 import random
 import shutil
 import tempfile
@@ -25,6 +26,8 @@ import numpy as np
 from ragkit.task import Task
 from trainer.config import TrainConfig, same_run
 from trainer.data import Source, TrainingExample, digest, draw, files_of
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,13 @@ def make_plan(
         with (made / "batches.jsonl").open("wb") as file:
             for source in sources:
                 for group in draw(source, data, hard_negatives=hard_negatives, seed=seed):
+                    if len(group.examples) < batch_size:
+                        log.warning(
+                            "source %s: %d examples, fewer than batch_size %d: none is used",
+                            group.name,
+                            len(group.examples),
+                            batch_size,
+                        )
                     batches, left = homogeneous_batches(group.examples, batch_size)
                     dropped.update(group.dropped)
                     dropped["would not fill a batch"] += left
