@@ -340,6 +340,17 @@ def test_errors_say_what_to_do(data: Path, source: Source, message: str):
         make_plan([source], data, batch_size=2, seed=1)
 
 
+@pytest.mark.parametrize(
+    ("query", "instruction", "message"),
+    [("ጥያቄ", "", "blank instruction"), ("ጥያቄ", [], "blank instruction"), ("ጥያቄ", "Find\nit", "several lines"),
+     ("Instruct: Find\nQuery: ጥያቄ", "Find", "already starts with the prefix")],
+)  # fmt: skip
+def test_what_makes_no_prompt_is_refused_before_the_run(tmp_path: Path, query: str, instruction: Any, message: str):
+    write(tmp_path / "e.jsonl", [{"query": query, "positive": "መልስ"}])
+    with pytest.raises(ValueError, match=f"source 'e.jsonl', query .*{message}.*Set the source's instruction"):
+        make_plan([Source("examples", "e.jsonl", instruction)], tmp_path, batch_size=1, seed=1)
+
+
 def test_a_broken_line_is_named(data: Path):
     (data / "broken.jsonl").write_text('{"query": "a", "positive": "b"}\n{"query": \n', "utf-8")
     with pytest.raises(ValueError, match=r"broken.jsonl, line 2: not JSON"):

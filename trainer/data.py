@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ragkit.task import TASKS
+from ragkit.task import TASKS, Task
 
 RECIPES = Path(__file__).with_name("recipes")  # that ship, with what people and models wrote for them
 
@@ -192,7 +192,8 @@ class Drawn:
 def draw(source: Source, data: Path, *, hard_negatives: int, seed: int) -> Iterator[Drawn]:
     """Each group of the source's files, its share of examples with at most ``hard_negatives`` each.
 
-    Raises ValueError for an unknown kind, a path or ``where`` that matches nothing, or a record that lacks a field.
+    Raises ValueError for an unknown kind, a path or ``where`` that matches nothing, a record that lacks a field, or an
+    instruction that makes no prompt.
     """
     where = _Where(source.where)
     for name, ratio, read in _groups(source, data, where):
@@ -200,7 +201,7 @@ def draw(source: Source, data: Path, *, hard_negatives: int, seed: int) -> Itera
         dropped: Counter[str] = Counter()
         where.left_out = 0
         try:
-            examples = list(_usable(source, read(rng), hard_negatives, rng, dropped))
+            examples = list(_usable(name, source, read(rng), hard_negatives, rng, dropped))
         except KeyError as error:
             raise ValueError(
                 f"source {name!r} of kind {source.kind!r} has a record without the field {error}"
@@ -290,6 +291,7 @@ def _read(kind: str, where: _Where, files: list[Path], rng: random.Random) -> It
 
 
 def _usable(
+    name: str,
     source: Source,
     examples: Iterable[TrainingExample],
     hard_negatives: int,
@@ -297,7 +299,7 @@ def _usable(
     dropped: Counter[str],
 ) -> Iterator[TrainingExample]:
     sentences = [source.instruction] if isinstance(source.instruction, str) else source.instruction
-    choices = [TASKS[s].instruction if s in TASKS else s for s in sentences]
+    choices = [TASKS[s].instruction if s in TASKS else s for s in sentences or [""]]
     for example in examples:
         if not example.query.strip() or not example.positive.strip():
             dropped["blank query or positive"] += 1
@@ -309,7 +311,15 @@ def _usable(
         if not source.in_batch and not example.negatives:
             dropped["no negative, and none in the batch"] += 1
             continue
-        yield replace(example, instruction=example.instruction or rng.choice(choices))
+        instruction = example.instruction or rng.choice(choices)
+        try:
+            Task("training", instruction).prompt(example.query)
+        except ValueError as error:
+            raise ValueError(
+                f"source {name!r}, query {example.query[:40]!r}: {error}. Set the source's instruction in the recipe, "
+                "a name of TASKS or a sentence, or mend the record"
+            ) from error
+        yield replace(example, instruction=instruction)
 
 
 def _with_negatives(example: TrainingExample, count: int, rng: random.Random, dropped: Counter[str]) -> TrainingExample:
