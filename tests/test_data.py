@@ -331,6 +331,7 @@ def test_public_sets_are_sources(tmp_path: Path):
         (Source("qa", "nothing*.jsonl", "sts"), r"'nothing\*.jsonl' matches no file"),
         (Source("question", "bitext.jsonl", "sts"), "unknown kind 'question': use one of examples, qa"),
         (Source("qa", "bitext.jsonl", "sts"), "record without the field 'query'"),
+        (Source("qa", "/data/qa.jsonl", "sts"), "'/data/qa.jsonl' is an absolute path: write it from the data folder"),
         (Source("public", "hotpot"), "unknown public set 'hotpot'"),
         (Source("public", "nli", where={"lang": "en"}), "'nli' is public, whose records `where` does not choose"),
     ],

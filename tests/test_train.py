@@ -22,7 +22,7 @@ from ragkit.encoder import LocalEncoder, plain_ids, tokenize
 from ragkit.forward import embed
 from ragkit.sparse import well_formed
 from trainer import checkpoints
-from trainer.config import TrainConfig, same_run
+from trainer.config import RECIPES, TrainConfig, recipe_path, same_run
 from trainer.data import Source, TrainingExample
 from trainer.embedder import deal, deal_alike, embed_rows
 from trainer.loop import EmbedTrainer, Metrics, Tally
@@ -420,7 +420,7 @@ def test_how_a_run_is_computed_may_change_on_the_way(config: TrainConfig, data: 
 
 def test_a_recipe_can_be_overridden(tmp_path: Path):
     (tmp_path / "r.yaml").write_text("batch_size: 8\nsources: []\ndeepspeed: zero3.json\n")
-    config = TrainConfig.read(tmp_path / "r.yaml", ["batch_size=128", "matryoshka=[256, 128]", "learning_rate=2.0e-4"])
+    config = TrainConfig.read(tmp_path / "r.yaml", ["batch_size=128", "matryoshka=[256, 128]", "learning_rate=2e-4"])
     assert (config.batch_size, config.matryoshka, config.learning_rate) == (128, [256, 128], 2e-4)
     assert Path(config.deepspeed).name == "zero3.json" and Path(config.deepspeed).exists()
     assert TrainConfig.read(tmp_path / "r.yaml", ["deepspeed="]).deepspeed == ""
@@ -432,6 +432,36 @@ def test_a_recipe_can_be_overridden(tmp_path: Path):
     ]:
         with pytest.raises(ValueError, match=message):
             TrainConfig.read(tmp_path / "r.yaml", [bad])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("", "is no recipe: write lines of `key: value`"),
+        ("just words", "is no recipe"),
+        ("a: [", "r.yaml: not YAML"),
+        ("batch_size: 8", "sources of .*r.yaml is None: write a list"),
+        ("sources: {kind: qa, path: x}", "write a list of {kind"),
+        ("sources: [{kind: qa, path: x}, {kind: qa, path: x, instuction: y}]", "source 2 of .* sets instuction, which"),
+        ("sources: [{kind: qa}]", "source 1 of .* does not set path"),
+        ("sources: [{kind: qa, path: x, ratio: much}]", "sets ratio to 'much': it must be float | None"),
+        ("{sources: [], learning_rate: high}", "r.yaml sets learning_rate to 'high': it must be float"),
+        ("{sources: [], batch_size: 8.5}", "sets batch_size to 8.5: it must be int"),
+        ("{sources: [], eval_task: qa}", "eval_task is 'qa': use one of web-search, question-answering"),
+        ("{sources: [], max_steps: 0}", "max_steps is 0: it must be above 0, or -1"),
+        ("{sources: [], max_steps: -2}", "max_steps is -2"),
+    ],
+)
+def test_mistakes_in_a_recipe_are_told(tmp_path: Path, recipe: str, message: str):
+    (tmp_path / "r.yaml").write_text(recipe, "utf-8")
+    with pytest.raises(ValueError, match=message.replace("|", r"\|")):
+        TrainConfig.read(tmp_path / "r.yaml")
+
+
+def test_a_folder_is_no_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mini").mkdir()
+    assert recipe_path("mini") == RECIPES / "mini.yaml"
 
 
 def test_a_run_goes_on_where_a_knob_has_come_since():

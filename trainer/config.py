@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
+from ragkit.task import TASKS
 from trainer.data import RECIPES, Source
 
 
 def recipe_path(recipe: str) -> Path:
     """A YAML file as it is named, or the shipped recipe of that name."""
-    return Path(recipe) if Path(recipe).exists() else RECIPES / f"{recipe}.yaml"
+    return Path(recipe) if Path(recipe).is_file() else RECIPES / f"{recipe}.yaml"
 
 
 # Knobs that say how a run is computed, not what: a run may go on with others.
@@ -76,6 +78,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.precision not in ("auto", "bf16", "fp16", "fp32"):
             raise ValueError(f"precision is {self.precision!r}: use auto, bf16, fp16 or fp32")
+        if self.eval_task not in TASKS:
+            raise ValueError(f"eval_task is {self.eval_task!r}: use one of {', '.join(TASKS)}")
+        if self.max_steps == 0 or self.max_steps < -1:
+            raise ValueError(f"max_steps is {self.max_steps}: it must be above 0, or -1 for all that the epochs have")
         for name in (
             "batch_size",
             "temperature",
@@ -91,19 +97,23 @@ class TrainConfig:
 
     @classmethod
     def read(cls, path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
-        """From YAML, then ``key=value`` overrides, values as YAML. Raises ValueError that names unknown knobs."""
-        raw: dict[str, Any] = yaml.safe_load(path.read_text("utf-8"))
+        """From YAML, then ``key=value`` overrides, values as YAML. Raises ValueError that names what is wrong."""
+        raw = _yaml(path.read_text("utf-8"), str(path))
+        if not isinstance(raw, dict):
+            raise ValueError(f"{path} is no recipe: write lines of `key: value`, with `sources` among them")
         for override in overrides:
             key, equals, value = override.partition("=")
             if not equals:
                 raise ValueError(f"{override!r} sets nothing: write key=value, such as batch_size=128")
-            raw[key.strip()] = yaml.safe_load(value) if value else ""
-        unknown = set(raw) - {f.name for f in dataclasses.fields(cls)}
-        if unknown:
-            raise ValueError(f"{path} sets {', '.join(sorted(unknown))}, which trainer train does not know")
-        if raw.get("deepspeed"):
-            raw["deepspeed"] = str(_beside(path, raw["deepspeed"]))
-        return cls(**{**raw, "sources": [Source(**source) for source in raw.get("sources", [])]})
+            raw[key.strip()] = _yaml(value, f"--set {override}") if value else ""
+        sources = raw.get("sources")
+        if not isinstance(sources, list) or not all(isinstance(source, dict) for source in sources):
+            raise ValueError(f"sources of {path} is {sources!r}: write a list of {{kind: ..., path: ...}}")
+        raw["sources"] = [Source(**_typed(Source, s, f"source {n} of {path}")) for n, s in enumerate(sources, 1)]
+        knobs = _typed(cls, raw, str(path))
+        if knobs.get("deepspeed"):
+            knobs["deepspeed"] = str(_beside(path, knobs["deepspeed"]))
+        return cls(**knobs)
 
     def steps(self, batches: int) -> int:
         """Of the whole run, over a plan of so many batches."""
@@ -111,6 +121,33 @@ class TrainConfig:
 
     def yaml(self) -> str:
         return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False, allow_unicode=True)
+
+
+def _yaml(text: str, name: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name}: not YAML ({error})") from error
+
+
+def _typed(cls: type, raw: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Fields of a dataclass with the types that it declares: YAML takes 1e-4 for a text. Raises ValueError for what is
+    unknown, missing, or of another type."""
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    if unknown := raw.keys() - fields:
+        told = ", ".join(sorted(map(str, unknown)))
+        raise ValueError(f"{name} sets {told}, which trainer train does not know: it knows {', '.join(fields)}")
+    required = {f.name for f in fields.values() if f.default is f.default_factory is dataclasses.MISSING}
+    if missing := required - raw.keys():
+        raise ValueError(f"{name} does not set {', '.join(sorted(missing))}")
+    types = get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for key, value in raw.items():
+        try:
+            values[key] = TypeAdapter(types[key]).validate_python(value)
+        except ValidationError as error:
+            raise ValueError(f"{name} sets {key} to {value!r}: it must be {fields[key].type}") from error
+    return values
 
 
 def _beside(recipe: Path, name: str) -> Path:

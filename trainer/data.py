@@ -276,6 +276,8 @@ def files_of(source: Source, data: Path) -> list[Path]:
     """What a source reads, each once; of public sets nothing. Raises ValueError for a path that matches nothing."""
     every: list[Path] = []
     for pattern in source.patterns if source.kind != "public" else ():
+        if Path(pattern).is_absolute():
+            raise ValueError(f"source {pattern!r} is an absolute path: write it from the data folder on, here {data}")
         if not (files := sorted(data.glob(pattern)) or sorted(RECIPES.glob(pattern))):
             raise ValueError(f"source {pattern!r} matches no file below {data}")
         every += [file for file in files if file not in every]
