@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,30 @@ def test_a_paragraph_with_its_title_is_not_mined_for_the_one_without(tmp_path: P
     for e in drawn.examples:
         assert e.positive_id == digest(e.positive.removeprefix("ርዕስ ")) and e.page == "ርዕስ"
         assert len(e.negative_ids) == len(e.negatives) > 0 and e.positive_id not in e.negative_ids
+
+
+def test_every_source_has_a_file_that_a_recipe_can_name(tmp_path: Path, encoder: HashEncoder):
+    words = list(SCRIPTS.values())
+    for lang in ("te", "fi"):
+        records = [{"query": f"{w} {lang}", "positive": f"{w} !", "negatives": [], "lang": lang} for w in words]
+        (tmp_path / f"e.{lang}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records), "utf-8")
+    both = Source("examples", ["e.*.jsonl", "e.fi.jsonl"], "sts", together=True)
+    sources = [both, *(replace(both, where={"lang": lang}, in_batch=False) for lang in ("te", "fi"))]
+    said: list[str] = []
+
+    def run(*sources: Source) -> list[Path]:
+        return mine_recipe(TrainConfig([*sources]), tmp_path, tmp_path / "m", encoder, MineConfig(), report=said.append)
+
+    files = run(*sources)
+    assert len(set(files)) == 3 and not any("is there already" in line for line in said)
+    for source, file in zip(sources, files, strict=True):
+        (drawn,) = draw(Source("examples", f"m/{file.name}"), tmp_path, hard_negatives=9, seed=0)
+        langs = source.where.values() or ("te", "fi")
+        assert {e.query for e in drawn.examples} == {f"{w} {lang}" for w in words for lang in langs}
+        assert all(e.negatives for e in drawn.examples)
+    assert not any(set("*?[] ") & set(file.name) for file in files)
+    assert run(*sources) == files and all("is there already" in line for line in said[3:])
+    assert run(sources[0], sources[2])[1] not in files  # another source in the second's place
 
 
 def test_the_command_says_what_is_wrong(tmp_path: Path):

@@ -32,7 +32,9 @@ app.command()(passkey)
 def mine(
     recipe: Annotated[str, typer.Argument(help="a YAML file, or a shipped recipe: its sources are mined")],
     data: Annotated[Path, typer.Option(help="the folder that the recipe's source paths start from")],
-    out: Annotated[Path, typer.Option(help="the folder for one JSONL file a source; files there are left alone")],
+    out: Annotated[
+        Path, typer.Option(help="the folder for one JSONL file a source; those there already are left alone")
+    ],
     model: Annotated[str, typer.Option(help="'mini', a model folder or a Hub id, which ranks the passages")] = "mini",
     negatives: Annotated[int, typer.Option(help="for an example, at most")] = 4,
     skip: Annotated[int, typer.Option(help="so many first ranks are never taken")] = 0,

@@ -5,16 +5,18 @@ pool is ranked by a model, as in training (prompted query, bare passages). Of th
 at random: the very first are often answers that nobody marked. Two guards keep those out: texts and ids known
 as the query's answers, and any passage whose cosine comes near the positive's own (the rule TopK-PercPos of
 NV-Retriever, arXiv 2407.15831: at most 95 % of it). The result is a file of the trainer's own kind
-``examples`` for each of the recipe's sources, with negatives written before left in place.
+``examples`` for each of the recipe's sources and each part of one that is batched apart, with negatives written
+before left in place.
 """
 
 from __future__ import annotations
 
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ import numpy as np
 from ragkit.encoder import Encoder
 from ragkit.task import Task
 from trainer.config import TrainConfig
-from trainer.data import Drawn, TrainingExample, digest, draw, read_records
+from trainer.data import Drawn, Source, TrainingExample, digest, draw, read_records
 
 ALL = 1 << 30  # hard negatives that an example may bring
 QUERIES = 256  # ranked in one product
@@ -138,14 +140,15 @@ def mine_recipe(
     corpus: Path | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> list[Path]:
-    """A file below ``out`` for each source of the recipe, with the examples that it draws; files that are there
-    already are left as they are. ``corpus`` is a JSONL file whose records have ``text`` and perhaps ``title``."""
+    """A file below ``out`` for each source of the recipe, with the examples that it draws, those without a negative
+    too; files of the same source that are there already are left as they are. ``corpus`` is a JSONL file whose records
+    have ``text`` and perhaps ``title``."""
     more = read_records(corpus) if corpus else ()
     further = [(f"{r.get('title') or ''} {r['text']}".strip(), digest(r["text"])) for r in more]
     files = []
-    for source in config.sources:
-        for drawn in draw(source, data, hard_negatives=ALL, seed=config.seed):
-            file = out / f"{drawn.name.replace('/', '-').removesuffix('.gz').removesuffix('.jsonl')}.jsonl"
+    for number, source in enumerate(config.sources, 1):
+        for drawn in draw(replace(source, in_batch=True), data, hard_negatives=ALL, seed=config.seed):
+            file = out / _file_name(number, source, drawn.name, config.seed)
             files.append(file)
             if file.exists():
                 report(f"{file}: is there already")
@@ -158,3 +161,11 @@ def mine_recipe(
             unfinished.replace(file)
             report(f"{file}: {len(records):,} examples; " + json.dumps({k: v for k, v in counts.items() if v}))
     return files
+
+
+def _file_name(number: int, source: Source, name: str, seed: int) -> str:
+    """That no other source has, and that a recipe can name: its place in this one, its path without wildcards, and a
+    digest of what it draws."""
+    plain = re.sub(r"[\s/\\*?\[\]]+", "-", re.sub(r"\.jsonl(\.gz)?", "", name)).strip("-")
+    told = digest(json.dumps([asdict(source), name, seed], default=str))
+    return f"{number:02}-{plain}-{told[:8]}.jsonl"
