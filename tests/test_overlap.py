@@ -58,6 +58,17 @@ def test_exact_texts_but_for_case_and_width_in_any_field(sets: Path, tmp_path: P
     assert "| pairs/en | 2 | 1 | 0 | 1 | 50.00 % |" in table(found)
 
 
+def test_files_of_one_name_are_refused_before_one_is_written(sets: Path, tmp_path: Path):
+    for folder in ("a", "b"):
+        lines(tmp_path / "train" / folder / "qa.jsonl", [{"query": f"What is asked in {folder}?"}])
+    clean = tmp_path / "clean"
+    with pytest.raises(ValueError, match=r"two training files are called qa.jsonl: give their common folder"):
+        report([tmp_path / "train" / "a", tmp_path / "train" / "b" / "qa.jsonl"], [sets], clean)
+    assert not clean.exists()
+    assert set(report([tmp_path / "train"], [sets], clean).training) == {"a/qa.jsonl", "b/qa.jsonl"}
+    assert (clean / "a" / "qa.jsonl").read_text("utf-8") != (clean / "b" / "qa.jsonl").read_text("utf-8")
+
+
 def test_the_command_reports_and_cleans(sets: Path, tmp_path: Path):
     folder = tmp_path / "train"
     folder.mkdir()

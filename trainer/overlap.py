@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -76,14 +77,17 @@ class Index:
 
 def report(training: Sequence[Path], sets: Sequence[Path], clean: Path | None = None) -> Overlap:
     """Compare files of training records with evaluation sets; with ``clean``, write the files to that folder without
-    the records that overlap. Raises ValueError where there is nothing to compare."""
+    the records that overlap. Raises ValueError where there is nothing to compare, or two files have one name."""
+    files = list(_files(training))
+    if twice := [name for name, count in Counter(name for name, _ in files).items() if count > 1]:
+        raise ValueError(f"two training files are called {twice[0]}: give their common folder")
     index = Index(_texts_of_sets(sets))
     if not index.sets:
         raise ValueError(f"no text below {', '.join(map(str, sets))}: are these evaluation sets of JSONL files?")
     seen: dict[str, tuple[set[int], set[int]]] = {name: (set(), set()) for name in dict.fromkeys(index.sets)}
     by_file: dict[str, Counts] = {}
     found: list[tuple[str, int, list[str]]] = []
-    for name, file in _files(training):
+    for name, file in files:
         counts = by_file[name] = Counts()
         kept: list[Mapping[str, Any]] = []
         for line, record in enumerate(read_records(file), start=1):
