@@ -115,9 +115,12 @@ def test_perfect_and_uniform():
 
 
 def test_accuracy():
-    q = torch.eye(3)
-    assert in_batch_accuracy(q, q) == 1
-    assert in_batch_accuracy(q, q[[0, 2, 1]]) == pytest.approx(1 / 3)
+    q, nothing = torch.eye(3), torch.zeros(3, 3, dtype=torch.bool)
+    assert in_batch_accuracy(q, q, nothing) == 1
+    assert in_batch_accuracy(q, q[[0, 2, 1]], nothing) == pytest.approx(1 / 3)
+    labels = torch.eye(2)[[0, 0, 0, 1]]  # three queries share a label: a perfect model finds each one's own
+    excluded = (labels @ labels.T).bool() & ~torch.eye(4, dtype=torch.bool)
+    assert in_batch_accuracy(labels, labels, excluded) == 1
 
 
 def test_shapes_that_do_not_fit():

@@ -345,6 +345,10 @@ def test_a_run_says_when_it_fails(config: TrainConfig, tmp_path: Path, caplog: p
         metrics._watch({"accuracy": 0.01, "embedding_std": 0.5}, step, warmup=10)
     assert [r.message[:40] for r in caplog.records] == ["step 30: in-batch accuracy 0.010 over 20"]
     caplog.clear()
+    resumed = Metrics(tmp_path / "m.jsonl", stand_in)  # type: ignore[arg-type]
+    for step in range(100, 150):
+        resumed._watch({"accuracy": 0.03, "embedding_std": 0.5}, step, warmup=10)
+    assert not caplog.records  # the mean of one step and nineteen nothings would be 0.0015
     metrics._watch({"accuracy": 0.9, "embedding_std": 0.01}, 41, warmup=10)
     assert "collapsed to a point" in caplog.text
 

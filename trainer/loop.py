@@ -63,7 +63,7 @@ class Tally:
     """What the last step did."""
 
     loss: float = math.nan
-    accuracy: float = 0.0  # share of queries whose positive scored highest
+    accuracy: float = 0.0  # share of queries whose positive scored highest of what is not excluded
     std: float = 0.0  # of the passages: 1 when spread evenly, 0 when collapsed to a point
     tokens: int = 0
     truncated: int = 0  # texts
@@ -102,12 +102,13 @@ class EmbedTrainer(Trainer):
         alike = texts.alike if self.shares_prompts else ()
         vectors = embed_rows(model, rows, self.chunk_tokens, self.keep_tokens, alike)
         q, p = vectors[: len(queries.ids)], vectors[len(queries.ids) :]
+        excluded = torch.from_numpy(texts.excluded).to(q.device)
         loss = matryoshka(
             q,
             p,
             config.matryoshka,
             temperature=config.temperature,
-            excluded=torch.from_numpy(texts.excluded).to(q.device),
+            excluded=excluded,
             margin=config.false_negative_margin,
             hardness=config.hardness,
         )
@@ -117,7 +118,7 @@ class EmbedTrainer(Trainer):
             loss = loss + config.teacher_weight * distil(q, p, taught, **knobs)
         with torch.no_grad():
             self.tally.loss = loss.item()
-            self.tally.accuracy = in_batch_accuracy(q, p)
+            self.tally.accuracy = in_batch_accuracy(q, p, excluded)
             self.tally.std = float(p.std(dim=0).mean()) * p.shape[1] ** 0.5
         self.tally.tokens = sum(map(len, rows))
         self.tally.truncated = queries.truncated + passages.truncated
@@ -263,8 +264,8 @@ class Metrics(TrainerCallback):
                 step,
                 line["embedding_std"],
             )
-        mean = sum(self.recent) / 20
-        if step >= warmup + 20 and mean < 2 * chance:
+        mean = sum(self.recent) / len(self.recent)
+        if len(self.recent) == 20 and step >= warmup + 20 and mean < 2 * chance:
             log.warning(
                 "step %d: in-batch accuracy %.3f over 20 steps, chance is %.3f: nothing is learnt; look at the "
                 "sources' fields and the learning rate",

@@ -81,7 +81,8 @@ def matryoshka(queries: Tensor, passages: Tensor, dimensions: Sequence[int], **k
     return torch.stack(losses).mean()
 
 
-def in_batch_accuracy(queries: Tensor, passages: Tensor) -> float:
-    """Share of queries whose positive scores highest among all passages; layout as in :func:`info_nce`."""
-    best = (queries @ passages.T).argmax(dim=1)
+def in_batch_accuracy(queries: Tensor, passages: Tensor, excluded: Tensor) -> float:
+    """Share of queries whose positive scores highest among the passages that are not excluded; layout as in
+    :func:`info_nce`."""
+    best = (queries @ passages.T).masked_fill(excluded, float("-inf")).argmax(dim=1)
     return float((best == torch.arange(len(queries), device=best.device)).float().mean())
