@@ -163,6 +163,16 @@ def test_parts_of_a_page_share_a_batch(tmp_path: Path):
     assert len(set().union(*pages(by_page=True, ratio=0.4))) == 2  # whole pages are drawn, not a bit of each
 
 
+def test_a_null_title_is_no_word(tmp_path: Path):
+    write(tmp_path / "qa.jsonl", [{"query": f"ጥያቄ {n}", "title": None, "pos": f"መልስ {n}"} for n in range(8)])
+    pages = [{"_id": "1", "title": None, "desc": f"{lang} ርዕስ", "text": f"{lang} መልስ"} for lang in ("am", "ti")]
+    write(tmp_path / "docs.jsonl", pages)
+    sources = [Source("qa", "qa.jsonl", "sts", by_page=True), Source("pages", "docs.jsonl", "sts")]
+    examples = [e for batch in make_plan(sources, tmp_path, batch_size=2, seed=1) for e in batch.examples]
+    assert len(examples) == 10 and {e.page for e in examples} == {""}
+    assert not any("None" in text for e in examples for text in (e.query, e.positive))
+
+
 def test_questions_in_other_languages_find_the_paragraphs_they_ask_about(data: Path):
     asked = [{"digest": digest(f"ตอบ {n}"), "lang": "hi", "query": f"प्रश्न {n}"} for n in range(6)]
     write(data / "asked.jsonl", [*asked, {"digest": digest("ไม่มี"), "lang": "hi", "query": "कहाँ"}])

@@ -17,7 +17,7 @@ from trainer.cli import app
 TASK = TASKS["question-answering"]
 
 
-def write_set(folder: Path, passages: list[str], queries: list[str], title: str = "") -> None:
+def write_set(folder: Path, passages: list[str], queries: list[str], title: str | None = "") -> None:
     """Query n is answered by passage n."""
     folder.mkdir(parents=True)
     corpus = [{"_id": f"d{n}", "title": title, "text": text} for n, text in enumerate(passages)]
@@ -44,6 +44,12 @@ def test_sets_are_read_with_title_first(data: Path):
     assert (colours.name, colours.lang, colours.passages["d0"]) == ("colours", "zh-Hant", "色 red 红")
     assert [s.passage_lang for s in (colours, towns, cross)] == ["zh", "en", "zh"]
     assert towns.qrels["q3"] == {"d3": 1}
+
+
+def test_a_null_title_is_no_word(tmp_path: Path):
+    write_set(tmp_path / "towns" / "am", ["ሸገር"], ["ሸገር"], title=None)
+    [towns] = e.read_sets(tmp_path)
+    assert towns.passages == {"d0": "ሸገር"}
 
 
 def test_scores_and_means_per_set_first(data: Path):

@@ -99,10 +99,9 @@ def _qa(records: Iterable[Record], rng: random.Random) -> Iterator[TrainingExamp
     """A question and the paragraph that answers it. The title leads half of the paragraphs: passages
     come with a title from BEIR collections and without one from a split document; the id is the same."""
     for r in records:
-        title = r.get("title", "") if rng.random() < 0.5 else ""
-        query, passage = r["query"], r["pos"]
-        positive = f"{title} {passage}".strip()
-        yield TrainingExample(query, positive, positive_id=digest(passage), page=r.get("title", ""))
+        query, passage, title = r["query"], r["pos"], r.get("title") or ""
+        positive = f"{title if rng.random() < 0.5 else ''} {passage}".strip()
+        yield TrainingExample(query, positive, positive_id=digest(passage), page=title)
 
 
 def _bitext(records: Iterable[Record], rng: random.Random) -> Iterator[TrainingExample]:
@@ -122,8 +121,9 @@ def _pages(records: Iterable[Record], rng: random.Random) -> Iterator[TrainingEx
         rng.shuffle(versions)
         for asked, found in zip(versions, versions[1:] + versions[:1], strict=True):
             if asked is not found:
-                query = f"{asked['title']} {asked.get('desc') or ''}".strip()
-                yield TrainingExample(query, f"{found['title']} {found['text']}", positive_id=str(found["_id"]))
+                query = f"{asked['title'] or ''} {asked.get('desc') or ''}".strip()
+                positive = f"{found['title'] or ''} {found['text']}".strip()
+                yield TrainingExample(query, positive, positive_id=str(found["_id"]))
 
 
 def digest(text: str) -> str:

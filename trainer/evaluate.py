@@ -86,7 +86,7 @@ def read_sets(data: Path) -> Iterator[RetrievalSet]:
         raise ValueError(f"no SET/LANG/corpus.jsonl below {data}: is it the folder that holds the sets?")
     for folder in folders:
         passages = {
-            str(r["_id"]): f"{r.get('title', '')} {r['text']}".strip() for r in read_records(folder / "corpus.jsonl")
+            str(r["_id"]): f"{r.get('title') or ''} {r['text']}".strip() for r in read_records(folder / "corpus.jsonl")
         }
         queries = {str(r["_id"]): r["text"] for r in read_records(folder / "queries.jsonl")}
         qrels = read_qrels(folder / "qrels.tsv", queries, passages)
