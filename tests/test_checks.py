@@ -433,6 +433,7 @@ def test_a_refusal_deep_in_a_text_is_its_subject():
         ("The library opens at eight o'clock.", 6, 6), ("图书馆早上八点开门，晚上很晚才关门。", 7, 12),
         ("図書館は朝八時に開きます。", 4, 8), ("ห้องสมุดเปิดแปดโมงเช้า", 4, 7), ("ቤተ መጻሕፍቱ መቼ ይከፈታል?", 4, 4),
         ("पुस्तकालय कब खुलता है?", 4, 4), ("🙂👩‍👩‍👧", 0, 0), ("片道80キロの乗車券で途中下車はできる?", 7, 13),
+        ("コンピューターサーバー", 4, 6), ("ｺﾝﾋﾟｭｰﾀｰ", 3, 4), ("らーめん", 1, 2),
     ],
 )  # fmt: skip
 def test_words_are_counted_in_every_script(text: str, least: int, most: int):

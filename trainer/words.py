@@ -18,8 +18,10 @@ CHARS_PER_WORD = {
     "Tibetan": 5.0, "Javanese": 5.0,
 }  # fmt: skip
 
-_UNSPACED = "|".join(rf"(?P<{script}>\p{{Script={script}}}+)" for script in CHARS_PER_WORD)
-_NONE = "".join(rf"\p{{Script={script}}}" for script in CHARS_PER_WORD)
+_CHARS = {script: rf"\p{{Script={script}}}" for script in CHARS_PER_WORD}
+_CHARS["Katakana"] += "\u30fc\uff70\uff9e\uff9f"  # marks of long vowels and voice, which are Hiragana's too: no script
+_UNSPACED = "|".join(rf"(?P<{script}>[{chars}]+)" for script, chars in _CHARS.items())
+_NONE = "".join(_CHARS.values())
 _SPACED = rf"[[\p{{L}}\p{{M}}\p{{N}}]--[{_NONE}]]+"
 _PIECE = regex.compile(rf"{_UNSPACED}|(?P<word>{_SPACED}(?:['’ʼ‑-]{_SPACED})*)", regex.VERSION1)
 _LETTERS = regex.compile(r"[\p{L}\p{M}]+")
