@@ -418,8 +418,11 @@ def test_a_teacher_is_heard_and_remembered(config: TrainConfig, data: Path, run:
 def test_how_a_run_is_computed_may_change_on_the_way(config: TrainConfig, data: Path, run: Path, tmp_path: Path):
     shutil.copytree(run, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "model")
-    train(dataclasses.replace(config, chunk_tokens=1000, keep_tokens=500), data, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "checkpoint-6")
+    train(dataclasses.replace(config, chunk_tokens=1000, keep_tokens=500, save_steps=1), data, tmp_path / "run")
     assert "chunk_tokens: 1000" in (tmp_path / "run" / "config.yaml").read_text()
+    kept = {folder.name for folder in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert kept == {"checkpoint-5", "checkpoint-6"}  # saved at every step from the fourth on
 
 
 def test_a_recipe_can_be_overridden(tmp_path: Path):

@@ -232,6 +232,9 @@ class Metrics(TrainerCallback):
             scratch.write_text("".join(kept), "utf-8")
             scratch.rename(self.path)
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        state.save_steps = args.save_steps  # where a run goes on, Trainer has the checkpoint's
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         tally, now = self.trainer.tally, time.monotonic()
         scheduler: Any = self.trainer.lr_scheduler
