@@ -52,6 +52,16 @@ def test_a_null_title_is_no_word(tmp_path: Path):
     assert towns.passages == {"d0": "ሸገር"}
 
 
+def test_folders_are_read_as_one_and_no_set_replaces_another(data: Path, tmp_path: Path):
+    write_set(tmp_path / "more" / "towns" / "de", ["München"], ["München"])
+    assert [f"{s.name}/{s.lang}" for s in e.read_folders([data, tmp_path / "more"], ["towns"])] == [
+        "towns/en", "towns/en-zh", "towns/de",
+    ]  # fmt: skip
+    write_set(tmp_path / "other" / "towns" / "en", ["München"], ["München"])
+    with pytest.raises(ValueError, match="towns/en stands in two folders"):
+        e.read_folders([data, tmp_path / "other"])
+
+
 def test_scores_and_means_per_set_first(data: Path):
     result = e.evaluate(list(e.read_sets(data)), HashEncoder(), TASK)
     assert result["towns"]["en"]["ndcg@10"] == 1

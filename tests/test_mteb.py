@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import HashEncoder
-from test_evaluate import data  # noqa: F401  (a fixture)
+from test_evaluate import data, write_set  # noqa: F401  (the first is a fixture)
 
 pytest.importorskip("mteb", reason="the extra 'evaluate' is not installed")
 
@@ -335,6 +335,18 @@ def test_a_pool_is_all_sets_as_one(data: Path):  # noqa: F811
     assert (len(all_["corpus"]), len(all_["queries"])) == (14, 9)
     assert all_["relevant_docs"]["towns/en-zh/q1"] == {"towns/en-zh/d1": 1}
     assert set(all_["corpus"]["lang"]) == {"en", "zh"}
+
+
+def test_two_folders_are_one_collection(data: Path, pairs: Path, tmp_path: Path):  # noqa: F811
+    write_set(tmp_path / "more" / "towns" / "de", ["München"], ["München"])
+    folders = [data, tmp_path / "more"]
+    towns, colours = sorted(mteb_tasks.local_tasks(folders, task=TASK), key=lambda t: -len(t.metadata.eval_langs))
+    assert set(towns.metadata.eval_langs) == {"en", "en-zh", "de"} and colours.metadata.name == "colours"
+    [pool] = mteb_tasks.local_tasks(folders, task=TASK, pool=True)
+    pool.load_data()
+    assert len(pool.dataset["all"]["test"]["corpus"]) == 15
+    with pytest.raises(ValueError, match=r"am.jsonl stands in two folders"):
+        mteb_tasks.local_tasks([pairs, pairs], task=TASK)
 
 
 def test_folders_without_data_and_records_of_no_kind(tmp_path: Path):

@@ -15,7 +15,7 @@ import logging
 import sqlite3
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -91,6 +91,16 @@ def read_sets(data: Path) -> Iterator[RetrievalSet]:
         queries = {str(r["_id"]): r["text"] for r in read_records(folder / "queries.jsonl")}
         qrels = read_qrels(folder / "qrels.tsv", queries, passages)
         yield RetrievalSet(folder.parent.name, folder.name, passages, queries, qrels)
+
+
+def read_folders(folders: Iterable[Path], only: Sequence[str] = ()) -> list[RetrievalSet]:
+    """The sets of several folders, ``only`` those of these names. Raises ValueError as :func:`read_sets` does, and
+    where a SET/LANG is there twice."""
+    found: dict[tuple[str, str], RetrievalSet] = {}
+    for data in (s for folder in folders for s in read_sets(folder) if not only or s.name in only):
+        if found.setdefault((data.name, data.lang), data) is not data:
+            raise ValueError(f"{data.name}/{data.lang} stands in two folders: rename one, or measure them one by one")
+    return list(found.values())
 
 
 class CachedEncoder(Around):

@@ -146,7 +146,7 @@ def _own(
     from ragkit.encoder import LocalEncoder
     from trainer import evaluate as e
 
-    sets = [s for folder in data for s in e.read_sets(folder) if not only or s.name in only]
+    sets = e.read_folders(data, only)
     if not sets:
         raise ValueError(f"no set below {', '.join(map(str, data))} is named {' or '.join(only)}")
     if queries:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from mteb.languages.iso_mappings import _get_iso1_to_iso3, _get_iso3_to_default_
 
 from ragkit.task import TASKS, Task
 from trainer.data import read_records
-from trainer.evaluate import RetrievalSet, read_sets
+from trainer.evaluate import RetrievalSet, read_folders
 
 SPLIT = "test"
 Data = dict[str, Any]  # subset -> what mteb's task class holds of it
@@ -76,32 +76,34 @@ class LocalBitext(_Local, AbsTaskBitextMining): ...
 
 
 def local_tasks(
-    folders: Iterable[Path], *, only: Sequence[str] = (), sample: Sample | None = None, task: Task, pool: bool = False
+    folders: Sequence[Path], *, only: Sequence[str] = (), sample: Sample | None = None, task: Task, pool: bool = False
 ) -> list[Any]:
     """A task for each set below ``folders``; ``only`` those of these names. ``task`` is what retrieval queries ask.
     ``pool``: all retrieval sets as one, whose passages compete across sets and languages. Raises ValueError where
-    a folder holds none."""
+    a folder holds none, or two hold the same."""
     sample = sample or Sample()
-    found: list[Any] = []
+    searched = [folder for folder in folders if any(folder.glob("*/*/corpus.jsonl"))]
+    pairs: list[Path] = []
     for folder in folders:
-        pairs = sorted(folder.glob("*/*.jsonl"))
-        if not pairs and not any(folder.glob("*/*/corpus.jsonl")):
+        files = sorted(folder.glob("*/*.jsonl"))
+        if not files and folder not in searched:
             raise ValueError(
                 f"no SET/LANG/corpus.jsonl, no SET/LANG.jsonl below {folder}: is it the folder that holds the sets?"
             )
-        if any(folder.glob("*/*/corpus.jsonl")):
-            sets = [s for s in read_sets(folder) if not only or s.name in only]
-            if sample.queries:
-                sets = [s.sample(sample.queries, sample.passages or len(s.passages)) for s in sets]
-            groups: dict[str, list[RetrievalSet]] = defaultdict(list)
-            for data in sets:
-                groups["pool" if pool else data.name].append(data)
-            found += [retrieval(name + sample.suffix, group, task, pool=pool) for name, group in groups.items()]
-        by_set: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(dict)
-        for file in pairs:
-            if not only or file.parent.name in only:
-                by_set[file.parent.name][file.stem] = _pairs(file, sample.queries)
-        found += [_of_pairs(name + (f"-{sample.queries}q" if sample.queries else ""), s) for name, s in by_set.items()]
+        pairs += files
+    groups: dict[str, list[RetrievalSet]] = defaultdict(list)
+    for data in read_folders(searched, only):
+        if sample.queries:
+            data = data.sample(sample.queries, sample.passages or len(data.passages))
+        groups["pool" if pool else data.name].append(data)
+    found = [retrieval(name + sample.suffix, group, task, pool=pool) for name, group in groups.items()]
+    by_set: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(dict)
+    for file in pairs:
+        if not only or file.parent.name in only:
+            if file.stem in by_set[file.parent.name]:
+                raise ValueError(f"{file.parent.name}/{file.name} stands in two folders: rename one")
+            by_set[file.parent.name][file.stem] = _pairs(file, sample.queries)
+    found += [_of_pairs(name + (f"-{sample.queries}q" if sample.queries else ""), s) for name, s in by_set.items()]
     if not found:
         raise ValueError(f"no set below {', '.join(map(str, folders))} is named {' or '.join(only)}")
     return found
