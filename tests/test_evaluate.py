@@ -132,6 +132,18 @@ def test_the_command_writes_sets_and_mean(data: Path, tmp_path: Path):
     assert set(written["towns"]["en"]) == set(written["mean"]) == {"ndcg@10", "recall@100", "mrr@10"}
 
 
+@pytest.mark.parametrize(
+    "option",
+    [["--plan"], ["--pool"], ["--store", "dense"], ["--prompts", "e5"], ["--max-length", "64"],
+     ["--unit-classification"], ["--rerank-prompted"]],
+)  # fmt: skip
+def test_what_is_mtebs_alone_is_refused_without_it(data: Path, tmp_path: Path, option: list[str]):
+    arguments = ["evaluate", "--mode", "sparse", "--data", str(data), "--out", str(tmp_path / "o.json"), *option]
+    done = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    assert done.exit_code == 2 and option[0] in done.output and "only with --harness mteb" in done.output
+    assert not (tmp_path / "o.json").exists()
+
+
 @pytest.mark.parametrize(("option", "code"), [(["--mode", "x"], 2), (["--task", "x"], 2), (["--only", "none"], 1)])
 def test_wrong_usage_and_failed_work(data: Path, tmp_path: Path, option: list[str], code: int):
     arguments = ["evaluate", "--mode", "sparse", "--data", str(data), "--out", str(tmp_path / "o.json"), *option]

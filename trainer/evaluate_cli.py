@@ -78,6 +78,14 @@ def evaluate(
         raise typer.BadParameter(f"{task!r} is none of {', '.join(TASKS)}", param_hint="--task")
     if harness not in ("own", "mteb"):
         raise typer.BadParameter(f"{harness!r} is none of own, mteb", param_hint="--harness")
+    by_mteb = {
+        "--plan": plan, "--pool": pool, "--store": store, "--prompts": prompts != "instruct",
+        "--max-length": max_length != 512, "--unit-classification": unit_classification,
+        "--rerank-prompted": rerank_prompted,
+    }  # fmt: skip
+    if harness == "own" and not suite and any(by_mteb.values()):
+        asked_for = ", ".join(option for option, given in by_mteb.items() if given)
+        raise typer.BadParameter("only with --harness mteb, or a --suite", param_hint=asked_for)
     if bool(data) == bool(suite):
         raise typer.BadParameter("give the one or the other", param_hint="--data, --suite")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[logging.StreamHandler(sys.stderr)])
