@@ -163,6 +163,12 @@ def test_parts_of_a_page_share_a_batch(tmp_path: Path):
     assert len(set().union(*pages(by_page=True, ratio=0.4))) == 2  # whole pages are drawn, not a bit of each
 
 
+def test_half_a_character_stops_no_plan(tmp_path: Path):
+    (tmp_path / "qa.jsonl").write_text('{"query": "ጥያቄ", "pos": "መልስ \\ud83d"}\n', "utf-8")
+    [batch] = make_plan([Source("qa", "qa.jsonl", "sts")], tmp_path, batch_size=1, seed=1)
+    assert batch.examples[0].positive == "መልስ \ud83d"
+
+
 def test_a_null_title_is_no_word(tmp_path: Path):
     write(tmp_path / "qa.jsonl", [{"query": f"ጥያቄ {n}", "title": None, "pos": f"መልስ {n}"} for n in range(8)])
     pages = [{"_id": "1", "title": None, "desc": f"{lang} ርዕስ", "text": f"{lang} መልስ"} for lang in ("am", "ti")]

@@ -128,7 +128,7 @@ def _pages(records: Iterable[Record], rng: random.Random) -> Iterator[TrainingEx
 
 def digest(text: str) -> str:
     """What names a passage, with its title or without, also in a file of questions that does not hold it."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _asked(records: Iterable[Record], rng: random.Random) -> Iterator[TrainingExample]:
