@@ -4,9 +4,10 @@
     files/...         the files
 
 Written beside its place and renamed once it has been read back, so a file of the right name is a whole one. Read as
-a stranger's: each member passes Python's ``data`` filter (no path leads out, no links, no devices), must be named by
-the manifest, once, and have its checksum. The engine's files are mostly holes: those are left out, as GNU tar's sparse
-format 1.0 does, which `tar -x` knows too, and are holes again when read.
+a stranger's: the manifest's names, of which paths are made, must stay below their folder; each member passes Python's
+``data`` filter (no path leads out, no links, no devices), must be named by the manifest, once, and have its checksum.
+The engine's files are mostly holes: those are left out, as GNU tar's sparse format 1.0 does, which `tar -x` knows too,
+and are holes again when read.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import struct
 import tarfile
@@ -23,7 +25,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import IO, Any
 
 from ragkit.owner import StoreError, sync_folder
@@ -239,9 +241,19 @@ def _manifest(source: Path, tar: tarfile.TarFile) -> Manifest:
                 f"{FORMAT}: install that version, or a later one"
             )
         files = {str(name): (int(size), str(digest)) for name, (size, digest) in fields["files"].items()}
-        return Manifest(**{**fields, "files": files})
+        manifest = Manifest(**{**fields, "files": files})
+        if not re.fullmatch("[0-9a-f]{16}", manifest.fingerprint):
+            raise BackupError(f"{source} is hostile: {manifest.fingerprint!r} is no fingerprint. Nothing was changed")
+        if outside := [name for name in files if _leads_out(name)]:
+            raise BackupError(f"{source} is hostile: a file in it is called {outside[0]!r}. Nothing was changed")
+        return manifest
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BackupError(f"{source}: its manifest cannot be read ({error!r}). {LATER}") from error
+
+
+def _leads_out(name: str) -> bool:
+    """Whether a file of that name might lie elsewhere than below the folder that it is put in, on any system."""
+    return not {"", ".."}.isdisjoint(name.split("/")) or "\\" in name or bool(PureWindowsPath(name).drive)
 
 
 def taken(folder: Path) -> int:

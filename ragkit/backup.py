@@ -23,6 +23,7 @@ import ragkit
 from ragkit import qdrant
 from ragkit.archive import Manifest, extract_archive, read_manifest, require_room, taken, write_archive
 from ragkit.generations import Folder, Server
+from ragkit.names import check_corpus
 from ragkit.reindex import open_current
 from ragkit.settings import QdrantSettings
 from ragkit.store import Store, StoreError
@@ -105,6 +106,7 @@ def restore(
     the engine has counted its points. Raises :class:`BackupError` for a damaged file, StoreError for another corpus,
     place or a full disk, :class:`CorpusInUse` where another process has the corpus open; then nothing has changed.
     """
+    check_corpus(corpus)
     source = Path(source)
     manifest = read_manifest(source)
     if manifest.corpus != corpus:

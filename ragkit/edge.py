@@ -347,6 +347,7 @@ def exchange(folder: Path, description: dict[str, Any], fill: Callable[[Path], N
     The engine must open it and count ``points`` in it first. What was there stays whole, and is what is opened next,
     until one file's replacement; a process killed before that leaves a folder that the next opening removes.
     """
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     lock = FolderLock(folder)
     try:
@@ -368,7 +369,7 @@ def exchange(folder: Path, description: dict[str, Any], fill: Callable[[Path], N
         _sweep(folder)
     finally:
         lock.release()
-        if not (folder / "collection.json").exists():
+        if made and not (folder / "collection.json").exists():
             shutil.rmtree(folder, ignore_errors=True)
 
 

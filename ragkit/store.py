@@ -16,7 +16,6 @@ One is current: on a server that to which the alias ``<corpus>`` points, in a fo
 from __future__ import annotations
 
 import logging
-import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from qdrant_client import QdrantClient, models
 from ragkit import cluster, filters, nodes, qdrant
 from ragkit.documents import namespace
 from ragkit.generations import Folder, Generations, Server
+from ragkit.names import check_corpus
 from ragkit.owner import CorpusInUse, StoreError
 from ragkit.qdrant import DENSE, PAGE, SPARSE, UPSERT
 from ragkit.settings import QdrantSettings
@@ -47,7 +47,6 @@ __all__ = ["CorpusInUse", "CorpusNotFound", "FingerprintMismatch", "PassageState
 
 log = logging.getLogger(__name__)
 
-_NAME = re.compile(r"[A-Za-z0-9](?:[._-]?[A-Za-z0-9])*")  # no "--": it ends the corpus in a collection's name
 _STATE = ("path", "document", "document_hash", "document_passages")
 
 
@@ -88,11 +87,7 @@ def open_store(
     Raises :class:`FingerprintMismatch` where it exists under another encoder only, :class:`CorpusInUse`
     where another process owns the folder, ValueError for settings that the place cannot honour.
     """
-    if len(corpus) > 64 or not _NAME.fullmatch(corpus):
-        raise StoreError(
-            f"corpus name {corpus!r}: it names a folder and a collection, so use up to 64 ASCII letters and digits "
-            "with single '.', '_' or '-' between them, for example 'town-handbook'"
-        )
+    check_corpus(corpus)
     if tenant is not None:
         check_tenant(tenant)  # before a corpus is made that is shared for ever
     place = str(location)

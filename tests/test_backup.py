@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -199,6 +200,47 @@ def test_a_changed_backup_is_refused(made: tuple[Path, Path], tmp_path: Path, ch
     with pytest.raises(BackupError, match=told):
         restore(file, tmp_path / "store", "town")
     assert not list((tmp_path / "store").glob("*--*")) and not (tmp_path / "evil").exists()
+
+
+def test_a_fingerprint_that_leads_out_is_refused_before_anything_is_touched(made: tuple[Path, Path], tmp_path: Path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "letter").touch()
+
+    def elsewhere(kept: dict[str, bytes]) -> None:
+        told = json.loads(kept["manifest.json"])
+        kept["manifest.json"] = json.dumps(told | {"fingerprint": "x/../../home"}).encode()
+
+    file = repacked(made[1], tmp_path / "changed.tar.gz", elsewhere)
+    with pytest.raises(BackupError, match=r"hostile: 'x/../../home' is no fingerprint"):
+        restore(file, tmp_path / "store", "town")
+    assert (tmp_path / "home" / "letter").exists() and not (tmp_path / "store").exists()
+    with pytest.raises(StoreError, match=r"corpus name '../town'"):
+        restore(made[1], tmp_path / "store", "../town")
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/evil", "a//evil", "..\\evil", "C:evil", "D:/evil"])
+def test_a_file_whose_name_leads_out_is_refused_before_anything_is_touched(
+    made: tuple[Path, Path], tmp_path: Path, name: str
+):
+    def climb_by_name(kept: dict[str, bytes]) -> None:
+        told = json.loads(kept["manifest.json"])
+        told["files"][name] = (1, hashlib.sha256(b"x").hexdigest())
+        kept["manifest.json"] = json.dumps(told).encode()
+        kept[f"files/{name}"] = b"x"
+
+    file = repacked(made[1], tmp_path / "changed.tar.gz", climb_by_name)
+    with pytest.raises(BackupError, match="hostile: a file in it is called"):
+        restore(file, tmp_path / "store", "town")
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_restore_that_fails_removes_no_folder_that_was_there(made: tuple[Path, Path], tmp_path: Path):
+    folder = tmp_path / "store" / f"town--{OLD.fingerprint}"
+    folder.mkdir(parents=True)
+    (folder / "note").touch()
+    with pytest.raises(BackupError, match="is not what was written"):
+        restore(repacked(made[1], tmp_path / "changed.tar.gz", swap_one), tmp_path / "store", "town")
+    assert (folder / "note").exists() and not list(folder.glob("shard*"))
 
 
 def test_damage_of_every_kind_is_told_and_changes_nothing(made: tuple[Path, Path], tmp_path: Path):

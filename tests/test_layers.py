@@ -33,6 +33,7 @@ LAYERS = [
         "progress",
         "capacity",
     },
+    {"names"},
     {
         "forecast",
         "plan_report",
