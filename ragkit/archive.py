@@ -7,7 +7,7 @@ Written beside its place and renamed once it has been read back, so a file of th
 a stranger's: the manifest's names, of which paths are made, must stay below their folder; each member passes Python's
 ``data`` filter (no path leads out, no links, no devices), must be named by the manifest, once, and have its checksum.
 The engine's files are mostly holes: those are left out, as GNU tar's sparse format 1.0 does, which `tar -x` knows too,
-and are holes again when read.
+or from 8 GiB of data on left to gzip, and are holes again when read.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from ragkit.owner import StoreError, sync_folder
 FORMAT = 1
 BLOCK = 1 << 16  # bytes read at once
 HOLE = bytes(BLOCK)  # the least that is left out
+LARGE = 8**11  # bytes of a member whose size tarfile writes into a record of its own, which wins over a sparse file's
 MANIFEST_BYTES = 64 << 20  # a manifest is 100 bytes a file
 UNREADABLE = (ValueError, LookupError, ArithmeticError, struct.error)  # what tarfile lets through of a wrong header
 LATER = "Nothing was changed: copy the file again if it came over a network, or take an earlier backup"
@@ -110,15 +111,22 @@ def _scan(path: Path) -> _Scan:
 
 
 def _add(tar: tarfile.TarFile, name: str, scan: _Scan, file: IO[bytes]) -> None:
-    """GNU's sparse 1.0: the offsets and lengths stand in decimal lines before the data, filled up to 512 bytes."""
+    """GNU's sparse 1.0: the offsets and lengths stand in decimal lines before the data, filled up to 512 bytes. What is
+    too large for that is an ordinary member, its holes zeros."""
     extents = [*scan.data, (scan.size, 0)]  # the last one says where the file ends, though it be a hole
     lines = [len(extents), *(number for extent in extents for number in extent)]
     table = "".join(f"{number}\n" for number in lines).encode()
     table += bytes(-len(table) % tarfile.BLOCKSIZE)
+    size = len(table) + sum(length for _, length in scan.data)
+    if size >= LARGE:
+        whole = tarfile.TarInfo(name)
+        whole.size, whole.mode = scan.size, 0o600
+        tar.addfile(whole, file)
+        return
     member = tarfile.TarInfo(
         f"GNUSparseFile.0/{len(tar.getmembers())}"
     )  # short: a long one would take the name's place
-    member.size, member.mode = len(table) + sum(length for _, length in scan.data), 0o600
+    member.size, member.mode = size, 0o600
     told = {"major": "1", "minor": "0", "name": name, "realsize": str(scan.size)}
     member.pax_headers = {f"GNU.sparse.{key}": value for key, value in told.items()}
     tar.addfile(member, _Data(table, file, scan.data))

@@ -19,6 +19,7 @@ import tarfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,17 @@ from fake_qdrant import serving
 from test_store import PASSAGES, passage
 from typer.testing import CliRunner
 
-from ragkit.archive import BackupError, check_archive, read_manifest
+from ragkit import archive
+from ragkit.archive import (
+    BLOCK,
+    BackupError,
+    Manifest,
+    check_archive,
+    extract_archive,
+    read_manifest,
+    taken,
+    write_archive,
+)
 from ragkit.backup import backup, restore
 from ragkit.cli import app
 from ragkit.reindex import generations_of, prune, reindex, roll_back
@@ -102,6 +113,29 @@ def test_the_manifest_says_what_it_is_and_a_standard_tar_reads_the_file(made: tu
     with tarfile.open(made[1]) as tar:
         tar.extractall(tmp_path, filter="data")
     assert sum(1 for path in (tmp_path / "files").rglob("*") if path.is_file()) == len(manifest.files)
+
+
+def written(out: Path, **files: Path) -> Manifest:
+    """An archive of files that are no corpus'."""
+    manifest = Manifest("embedded", "town", OLD.fingerprint, 0, "", "", "", {})
+    return write_archive(out, lambda facts: replace(manifest, files=facts), files)
+
+
+def test_a_file_of_8_gib_of_data_is_an_ordinary_member_and_gets_its_holes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(archive, "LARGE", 8 * BLOCK)  # and not 8 GiB
+    content = random.Random(0).randbytes(8 * BLOCK) + bytes(32 * BLOCK) + b"end"
+    (tmp_path / "large").write_bytes(content)
+    (tmp_path / "small").write_bytes(content[8 * BLOCK :])
+    written(tmp_path / "a.tar.gz", large=tmp_path / "large", small=tmp_path / "small")
+    with tarfile.open(tmp_path / "a.tar.gz") as tar:
+        found = {member.name: (member.issparse(), member.size) for member in tar}
+    assert found["files/large"] == (False, len(content)) and found["files/small"] == (True, len(content) - 8 * BLOCK)
+    extract_archive(tmp_path / "a.tar.gz", tmp_path / "there")
+    assert (tmp_path / "there" / "large").read_bytes() == content
+    assert (tmp_path / "there" / "small").read_bytes() == content[8 * BLOCK :]
+    assert taken(tmp_path / "there") < 16 * BLOCK
 
 
 def test_a_corpus_in_use_and_one_that_is_not_there(tmp_path: Path):
