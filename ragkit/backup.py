@@ -9,6 +9,7 @@ is backed up, and restored, by its own URL. What the corpus was before stays who
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,7 +46,8 @@ class Kept:
 
 
 def backup(location: str | Path, corpus: str, out: str | Path, settings: QdrantSettings | None = None) -> Kept:
-    """Write the corpus' current generation to ``out``; a folder gets a file named by the corpus and the time.
+    """Write the corpus' current generation to ``out``; a folder, or what ends in a slash and becomes one, gets a file
+    named by the corpus and the time.
 
     Raises :class:`CorpusInUse` where another process has the embedded corpus open, StoreError where a server's
     snapshot does not arrive whole. A file of that name is replaced once the new one is whole.
@@ -57,9 +59,10 @@ def backup(location: str | Path, corpus: str, out: str | Path, settings: QdrantS
 
 def backup_store(store: Store, out: str | Path) -> Kept:
     """:func:`backup` of a corpus that is open here. Nothing may use an embedded one meanwhile."""
+    named_folder = str(out).endswith(("/", os.sep))  # though it be none yet
     out = Path(out)
     made = datetime.now(UTC)
-    if out.is_dir():
+    if named_folder or out.is_dir():
         out /= f"{store.corpus}-{made:%Y%m%dT%H%M%SZ}.tar.gz"
     client: Any = store.client
     info = client.get_collection(store.collection)

@@ -15,7 +15,7 @@ from ragkit.commands import AsJson, Corpus, Location, app, emit, explained, read
 @app.command()
 def backup(
     corpus: Corpus,
-    out: Annotated[Path, typer.Option(help="file to write, or a folder that gets one named by corpus and time")],
+    out: Annotated[str, typer.Option(help="file to write, or a folder, as in backups/, that gets a named one")],
     store: Location = "",
     as_json: AsJson = False,
 ) -> None:

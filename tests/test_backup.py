@@ -416,6 +416,8 @@ def test_the_commands(made: tuple[Path, Path], tmp_path: Path):
     kept = json.loads(done.stdout.splitlines()[-1])
     assert re.fullmatch(r"town-\d{8}T\d{6}Z\.tar\.gz", Path(kept["file"]).name) and kept["points"] == len(MANY)
     assert check_archive(Path(kept["file"])).points == len(MANY)
+    done = run(app, ["backup", "--corpus", "town", "--store", place, "--out", f"{tmp_path}/kept/"])  # not there yet
+    assert done.exit_code == 0 and [file.name[:5] for file in (tmp_path / "kept").iterdir()] == ["town-"]
     done = run(app, ["generations", "--corpus", "town", "--store", place])
     assert done.exit_code == 0 and re.fullmatch(rf"{OLD.fingerprint}  [\d.]+ MB  current\n", done.stdout)
     done = run(app, ["generations", "--corpus", "town", "--store", place, "--prune", "--json"])
