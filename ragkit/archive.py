@@ -67,7 +67,7 @@ def write_archive(
     scans = {name: _scan(path) for name, path in sorted(files.items())}
     manifest = describe({name: (scan.size, scan.digest) for name, scan in scans.items()})
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{manifest.corpus}.part")
+    part = out.with_name(f".{out.name}.part")
     try:
         with part.open("wb") as raw:
             with tarfile.open(fileobj=raw, mode="w:gz", compresslevel=1, format=tarfile.PAX_FORMAT) as tar:

@@ -47,7 +47,7 @@ class Kept:
 
 def backup(location: str | Path, corpus: str, out: str | Path, settings: QdrantSettings | None = None) -> Kept:
     """Write the corpus' current generation to ``out``; a folder, or what ends in a slash and becomes one, gets a file
-    named by the corpus and the time.
+    named by the corpus, the time, and the node where there are several.
 
     Raises :class:`CorpusInUse` where another process has the embedded corpus open, StoreError where a server's
     snapshot does not arrive whole. A file of that name is replaced once the new one is whole.
@@ -62,13 +62,16 @@ def backup_store(store: Store, out: str | Path) -> Kept:
     named_folder = str(out).endswith(("/", os.sep))  # though it be none yet
     out = Path(out)
     made = datetime.now(UTC)
-    if named_folder or out.is_dir():
-        out /= f"{store.corpus}-{made:%Y%m%dT%H%M%SZ}.tar.gz"
     client: Any = store.client
+    kind = "server" if _is_url(store.location) else "embedded"
+    node = _node(client) if kind == "server" else ""
+    if named_folder or out.is_dir():
+        name = "-".join([store.corpus, f"{made:%Y%m%dT%H%M%SZ}", *node.split()[:2]])
+        out /= f"{name}.tar.gz"
     info = client.get_collection(store.collection)
     parameters = info.config.params.model_dump(mode="json", exclude_none=True)
     manifest = Manifest(
-        kind="server" if _is_url(store.location) else "embedded",
+        kind=kind,
         corpus=store.corpus,
         fingerprint=store.fingerprint,
         points=store.count(everybody=True),
@@ -76,10 +79,10 @@ def backup_store(store: Store, out: str | Path) -> Kept:
         ragkit=ragkit.__version__,
         engine="",
         collection={"params": parameters, "metadata": info.config.metadata or {}},
+        node=node,
     )
-    if manifest.kind == "server":
-        node = _node(client)
-        manifest = replace(manifest, engine=f"qdrant {client.info().version}", node=node)
+    if kind == "server":
+        manifest = replace(manifest, engine=f"qdrant {client.info().version}")
         with tempfile.TemporaryDirectory(prefix=f".{store.corpus}.", dir=_made(out.parent)) as fetched:
             snapshot = Path(fetched) / SNAPSHOT
             _fetch(client, store, snapshot)

@@ -138,6 +138,20 @@ def test_a_file_of_8_gib_of_data_is_an_ordinary_member_and_gets_its_holes_back(
     assert taken(tmp_path / "there") < 16 * BLOCK
 
 
+def test_two_at_once_into_one_folder_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "a").write_bytes(b"a")
+
+    def meanwhile(part: Path) -> Manifest:
+        monkeypatch.setattr(archive, "check_archive", check_archive)
+        written(tmp_path / "node2.tar.gz", other=tmp_path / "a")
+        return check_archive(part)
+
+    monkeypatch.setattr(archive, "check_archive", meanwhile)
+    written(tmp_path / "node1.tar.gz", one=tmp_path / "a")
+    found = {file.name: list(read_manifest(file).files) for file in tmp_path.glob("*.tar.gz")}
+    assert found == {"node1.tar.gz": ["one"], "node2.tar.gz": ["other"]}
+
+
 def test_a_corpus_in_use_and_one_that_is_not_there(tmp_path: Path):
     with open_store(tmp_path, "town", OLD), pytest.raises(CorpusInUse, match="open in process"):
         backup(tmp_path, "town", tmp_path / "town.tar.gz")
@@ -335,7 +349,7 @@ def test_a_killed_backup_leaves_no_file_of_that_name_or_the_one_before(made: tup
     killed = 0
     for n in range(KILLS):
         process = start("backup", "--store", tmp_path / "store", "--corpus", "town", "--out", out)
-        killed += wait_for(process, (tmp_path / ".town.part").exists, dice.random() * 0.4)
+        killed += wait_for(process, (tmp_path / ".town.tar.gz.part").exists, dice.random() * 0.4)
         if n == 0:
             assert killed and not out.exists()
         if out.exists():
@@ -344,7 +358,7 @@ def test_a_killed_backup_leaves_no_file_of_that_name_or_the_one_before(made: tup
     backup(tmp_path / "store", "town", out)
     check_archive(out)
     assert answers(tmp_path / "store") == answers(made[0])
-    assert not (tmp_path / ".town.part").exists()
+    assert not (tmp_path / ".town.tar.gz.part").exists()
 
 
 def test_a_killed_restore_leaves_the_corpus_before_or_the_backup_whole(made: tuple[Path, Path], tmp_path: Path):
@@ -480,6 +494,7 @@ def test_on_a_cluster_each_node_is_its_own_backup(tmp_path: Path):
         with pytest.raises(StoreError, match=r"made of a cluster \(node 1 of 3\).*goes back to where it came from"):
             restore(tmp_path / "b", single, "town")
         assert restore(tmp_path / "b", url, "town", replace_existing=True).node == "node 1 of 3"
+        assert re.fullmatch(r"town-\d{8}T\d{6}Z-node-1\.tar\.gz", Path(backup(url, "town", tmp_path).file).name)
 
 
 def test_a_key_is_sent_and_never_written(tmp_path: Path):
