@@ -25,7 +25,7 @@ from ragkit.limits import Limits
 from ragkit.parsing import Parser
 from ragkit.progress import Bar, shown
 from ragkit.readers import READERS, Reader
-from ragkit.shards import Folder, Manifest, PlanWriter, ShardError
+from ragkit.shards import Folder, Manifest, PlanWriter, ShardError, refuse_foreign
 
 if TYPE_CHECKING:
     from ragkit.encoder import Encoder
@@ -89,6 +89,9 @@ def embed(
     target = Path(out).expanduser().resolve()
     if inside := [str(root) for root in roots if target.is_relative_to(root.resolve())]:
         raise ShardError(f"--out {target} lies in the source {inside[0]}: the next run would read what this one wrote")
+    plans = target / "plan", target / "plan.tmp"
+    if inside := [str(root) for root in roots if any(root.resolve().is_relative_to(plan) for plan in plans)]:
+        raise ShardError(f"the source {inside[0]} lies where --out {target} keeps its plan: give another --out")
     target.mkdir(parents=True, exist_ok=True)
     lock = FileLock(target / ".lock")
     try:
@@ -166,9 +169,9 @@ class _Wanted:
         check_passage_tokens(self.passage_tokens, self.encoder)
         manifest, skipped = self._manifest(), ()
         before = Manifest.read(self.target)
-        if before is None and any(self.target.glob("*.parquet")):
-            raise ShardError(f"{self.target} holds parquet files that are not this command's: give an empty --out")
-        if before is not None:
+        if before is None:
+            refuse_foreign(self.target)
+        else:
             self._refuse_other(before, manifest)
             planned = (self.target / "plan").is_dir()
             if before.listing == manifest.listing and (planned or not Folder(self.target, before).missing()):
@@ -184,6 +187,8 @@ class _Wanted:
                     f"the sources say something else than when {self.target} was begun ({before.passages} passages "
                     f"then, {rows} now): give another --out, or delete that folder"
                 )
+            if before is None:
+                manifest.write(self.target)  # first: a plan without one is not ours
             writer.publish()
             manifest.write(self.target)
         finally:

@@ -3,6 +3,7 @@
     <folder>/manifest.json         whose passages, which encoder, and how many rows each shard has
     <folder>/plan/00000.parquet    passages of a shard that are to be embedded; gone when all of them are
     <folder>/00000.parquet         the same rows with their embeddings: what ``ragkit load`` reads
+    <folder>/plan.tmp, *.tmp       what is being written
 
 A shard appears under its name only when it is whole, and says in its footer which plan and which encoder it
 is of, so whoever writes it twice writes the same. Columns are the fields of a Passage, metadata as JSON.
@@ -14,6 +15,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,6 +32,8 @@ from ragkit.types import Passage
 
 _INTEGERS = ("ordinal", "document_passages", "page")
 _ROWS = 256  # read at once
+_BEGUN = {".lock", "plan.tmp", "manifest.json.tmp"}  # what a first run leaves that is killed before its plan is made
+_TEMPORARY = re.compile(r"\d{5,}\.parquet\.[0-9a-f]{32}\.tmp")  # of a shard, see _write
 PASSAGE = pa.schema(
     [(f.name, pa.int32() if f.name in _INTEGERS else pa.string()) for f in fields(Passage)]  # metadata: JSON
 )
@@ -71,6 +75,14 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         write_json(folder / "manifest.json", asdict(self))
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raises ShardError for a folder without a manifest that holds what no run of ours can have begun."""
+    if foreign := sorted(path.name for path in folder.iterdir() if path.name not in _BEGUN):
+        raise ShardError(
+            f"{folder} holds {foreign[0]!r}, which is not this command's: give an empty --out, or a new folder in it"
+        )
 
 
 class PlanWriter:
@@ -169,8 +181,8 @@ class Folder:
 
     def clear(self) -> None:
         """What a killed run has left half written."""
-        for file in self.path.glob("*.tmp"):
-            if file.is_file():
+        for file in self.path.glob("*.parquet.*.tmp"):
+            if _TEMPORARY.fullmatch(file.name):
                 file.unlink(missing_ok=True)
 
     def drop_plan(self) -> None:

@@ -29,7 +29,7 @@ from ragkit.ingest import IngestError, ingest
 from ragkit.load import load
 from ragkit.retrieve import Retriever
 from ragkit.settings import QdrantSettings
-from ragkit.shards import Folder, Manifest, ShardError
+from ragkit.shards import Folder, Manifest, PlanWriter, ShardError
 from ragkit.store import FingerprintMismatch, StoreError, open_store
 
 ROOT = Path(__file__).parent.parent
@@ -198,10 +198,51 @@ def test_two_runs_with_different_settings_do_not_share_a_folder(source: Path, tm
         run(tmp_path, out)
     with pytest.raises(IngestError, match="cannot read"):
         run(tmp_path / "nowhere", out)
-    (tmp_path / "foreign").mkdir()
-    (tmp_path / "foreign" / "a.parquet").write_bytes(b"")
-    with pytest.raises(ShardError, match="not this command's"):
-        run(source, tmp_path / "foreign")
+
+
+@pytest.mark.parametrize("name", ["plan/notes.txt", "a.parquet", "mail.tmp", "plan.txt", "رسالة.txt"])
+def test_a_folder_with_anything_of_somebody_else_s_is_refused_and_left_alone(source: Path, tmp_path: Path, name: str):
+    file = tmp_path / "home" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+    with pytest.raises(ShardError, match=rf"holds '{name.partition('/')[0]}', which is not this command's"):
+        run(source, tmp_path / "home")
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["plan", "plan.tmp"])
+def test_sources_are_not_deleted_as_a_plan(tmp_path: Path, name: str):
+    source = tmp_path / name / "notes"
+    source.mkdir(parents=True)
+    (source / "a.txt").write_text("mine")
+    with pytest.raises(ShardError, match="lies where --out"):
+        run(source, tmp_path)
+    assert (source / "a.txt").read_text() == "mine"
+
+
+def test_only_its_own_half_written_files_are_removed(source: Path, tmp_path: Path):
+    run(source, tmp_path)
+    (tmp_path / f"00000.parquet.{'0' * 32}.tmp").touch()
+    (tmp_path / "mail.tmp").touch()
+    (tmp_path / "notes.parquet.old.tmp").touch()
+    run(source, tmp_path)
+    assert sorted(p.name for p in tmp_path.glob("*.tmp")) == ["mail.tmp", "notes.parquet.old.tmp"]
+
+
+@pytest.mark.parametrize(("kind", "step"), [(PlanWriter, "publish"), (Folder, "clear")])
+def test_a_first_run_that_is_cut_off_at_its_plan_goes_on(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type, step: str
+):
+    def cut(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PlanWriter, "discard", lambda writer: None)  # as a kill, which cleans nothing up
+    monkeypatch.setattr(kind, step, cut)
+    with pytest.raises(KeyboardInterrupt):
+        run(source, tmp_path)
+    monkeypatch.undo()
+    report = run(source, tmp_path)
+    assert report.embedded == report.passages
 
 
 def test_changed_sources_are_refused_and_touched_ones_are_not(tmp_path: Path):
