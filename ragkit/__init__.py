@@ -19,7 +19,8 @@ Layers, lower first; each imports only those above it in this list:
     client, dialects, remote     the encoder over HTTP: ours, vLLM, TEI, llama.cpp
     references, faults, runtimes texts with their vectors; what faults make of them; exports in their own programs
     embedding                    TaskEmbedding, the encoder as a LlamaIndex embedding
-    owner, names, archive, edge  the embedded engine, its lock, what a corpus may be called, a backup's file
+    owner, archive, edge         the embedded engine, its lock, a backup's file
+    names                        what corpora and tenants may be called
     filters, tenant, qdrant      what is looked for, whose it is, and how a collection is laid out
     cluster                      a bulk load without the graph; a shard of its own for a big tenant
     generations                  which of a corpus's collections, one for each encoder it had, is the current one

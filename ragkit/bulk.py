@@ -22,6 +22,7 @@ from ragkit.documents import Reading, check_passage_tokens, check_roots, documen
 from ragkit.files import Skipped, find_files
 from ragkit.keys import Keys
 from ragkit.limits import Limits
+from ragkit.names import check_corpus, check_tenant
 from ragkit.parsing import Parser
 from ragkit.progress import Bar, shown
 from ragkit.readers import READERS, Reader
@@ -82,7 +83,11 @@ def embed(
     progress: bool | Bar = False,
 ) -> EmbedReport:
     """Make ``out`` hold the embedded passages of ``paths``. Raises IngestError for a path that cannot be read,
-    ShardError where ``out`` was begun with other settings or other sources, or is being written by another run."""
+    ShardError where ``out`` was begun with other settings or other sources, or is being written by another run,
+    StoreError and ValueError for a corpus and a tenant that no store could hold."""
+    check_corpus(corpus)
+    if tenant is not None:
+        check_tenant(tenant)
     if shard_passages < 1:
         raise ValueError(f"shard_passages is {shard_passages}: a shard needs at least one")
     roots = check_roots(paths)

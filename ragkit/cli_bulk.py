@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -82,7 +83,8 @@ def embed(
             print(f"skipped {visible(skipped.path)}: {visible(skipped.reason)}", file=sys.stderr)
         document = asdict(report) | {"skipped": len(report.skipped)}
         text = f"{report.passages} passages of {report.documents} documents in {report.shards} shards"
-        emit(as_json, document, f"{text}, {report.embedded} embedded; next: ragkit load {out} --corpus {corpus}")
+        following = shlex.join(["ragkit", "load", str(out), "--corpus", corpus])
+        emit(as_json, document, f"{text}, {report.embedded} embedded; next: {following}")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a corpus may be called: a name that becomes a folder and a collection wherever it is kept."""
+"""What corpora and tenants may be called: checked where a store opens them, and before work that is meant for one."""
 
 from __future__ import annotations
 
@@ -16,3 +16,9 @@ def check_corpus(name: str) -> None:
             f"corpus name {name!r}: it names a folder and a collection, so use up to 64 ASCII letters and digits "
             "with single '.', '_' or '-' between them, for example 'town-handbook'"
         )
+
+
+def check_tenant(name: str) -> None:
+    """Raises ValueError for one that is empty, longer than 256 characters, or no valid Unicode."""
+    if not 0 < len(name) <= 256 or name != name.encode("utf-8", "replace").decode("utf-8"):
+        raise ValueError(f"tenant {name[:300]!r}: give a name of 1 to 256 characters of valid Unicode")

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from qdrant_client import models
 
+from ragkit.names import check_tenant
 from ragkit.owner import StoreError
 
 TENANT = "tenant"  # the payload field

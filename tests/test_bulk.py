@@ -245,6 +245,14 @@ def test_a_first_run_that_is_cut_off_at_its_plan_goes_on(
     assert report.embedded == report.passages
 
 
+def test_what_no_store_could_hold_is_refused_before_anything_is_embedded(tmp_path: Path):
+    for options, told in (({"corpus": "town--hall"}, "corpus name"), ({"tenant": ""}, "1 to 256"),
+                          ({"tenant": "ሀ" * 257}, "1 to 256"), ({"tenant": "\ud800"}, "valid Unicode")):  # fmt: skip
+        with pytest.raises((StoreError, ValueError), match=told):
+            run(tmp_path / "nowhere", tmp_path / "vectors", **options)
+    assert not (tmp_path / "vectors").exists()
+
+
 def test_changed_sources_are_refused_and_touched_ones_are_not(tmp_path: Path):
     source, out = tmp_path / "source", tmp_path / "vectors"
     source.mkdir()
@@ -432,7 +440,7 @@ def test_the_commands(source: Path, tmp_path: Path, mistral_folder: Path, monkey
         assert done.exit_code == code, done.output
         return json.loads(done.stdout.splitlines()[-1]) if code == 0 else done.output
 
-    out = tmp_path / "vectors"
+    out = tmp_path / "የተከተተ 1"
     first = called("embed", source / "am.txt", source / "th.txt", "--corpus", "town", "--out", out)
     assert (first["documents"], first["passages"], first["skipped"]) == (2, 2, 0)
     loaded = called("load", out, "--corpus", "town")
@@ -442,3 +450,6 @@ def test_the_commands(source: Path, tmp_path: Path, mistral_folder: Path, monkey
     assert "--engine ray" in called("embed", source, "--corpus", "a", "--out", out, "--workers", 2, code=2)
     assert "none of local, ray" in called("embed", source, "--corpus", "a", "--out", out, "--engine", "dask", code=2)
     assert "other settings" in called("embed", source, "--corpus", "a", "--out", out, code=1)
+    again = ["embed", source / "am.txt", source / "th.txt", "--corpus", "town", "--out", out]
+    done = CliRunner().invoke(app, [*map(str, again)])
+    assert done.stdout.endswith(f"next: ragkit load '{out}' --corpus town\n")
