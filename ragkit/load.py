@@ -57,11 +57,9 @@ def load(
         before = store.count()
         threads = parallel if store.location.startswith(("http://", "https://")) else 1
         run = _Load(store, folder, look=before > 0)
-        # A graph that serves more than what is to come is worth keeping.
-        with (
-            shown(progress, "load", "passages", manifest.passages) as bar,
-            store.unindexed(keep=before >= manifest.passages),
-        ):
+        # A graph that serves more than what is to come, whoever's, is worth keeping.
+        keep = store.count(everybody=True) >= manifest.passages
+        with shown(progress, "load", "passages", manifest.passages) as bar, store.unindexed(keep=keep):
             run.write(threads, bar)
         removed = run.drop_stale() if store.count() != manifest.passages else 0
         run.verify(before + run.added - removed)

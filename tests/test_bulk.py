@@ -404,6 +404,16 @@ def test_a_server_builds_its_graph_afterwards(source: Path, tmp_path: Path, tena
         assert not [1 for method, *_ in fake.seen if method == "PATCH"]
 
 
+def test_one_tenant_s_load_leaves_the_graph_of_all_tenants_alone(source: Path, tmp_path: Path):
+    run(source, tmp_path / "ana", tenant="ana")
+    run(source / "am.jsonl", tmp_path / "ሀ", tenant="ሀ")
+    with serving() as (fake, url):
+        load(tmp_path / "ana", url, "town")
+        fake.seen.clear()
+        assert load(tmp_path / "ሀ", url, "town").written > 0
+        assert not [1 for method, *_ in fake.seen if method == "PATCH"]
+
+
 def test_the_graph_is_set_back_after_an_error_and_after_a_kill(source: Path, tmp_path: Path):
     run(source, tmp_path)
     manifest = manifest_of(tmp_path)
