@@ -190,8 +190,8 @@ class EdgeClient:
             self._write(edge.UpdateOperation.delete_points(list(points_selector)))
 
     def optimize(self) -> None:
-        """Build what searches large collections fast (HNSW). Blocks every thread for its seconds. It writes segments
-        anew beside those they replace, so it needs as much room as all of them."""
+        """Build what searches large collections fast (HNSW), if it is not there yet. Blocks every thread for its
+        seconds. It writes segments anew beside those they replace, so it needs as much room as all of them."""
         require_room(self.folder, ROOM + taken(_shard(self.folder)))
         self._shard.optimize()
         self._shard.flush()

@@ -102,8 +102,7 @@ class Sync:
         with Parser(self.limits) as parser:
             for root, below in targets:
                 self._bring(run, parser, root, below, bar)
-        if run.passages or run.removed or run.deleted:
-            self.store.optimize()
+        self.store.optimize()  # though nothing was written: the run before may have been cut off here
         cut = self.encoder.truncated - truncated
         return IngestReport(run.added, run.changed, run.unchanged, run.removed, tuple(run.skipped), run.passages, cut)
 

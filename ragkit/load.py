@@ -63,8 +63,7 @@ def load(
             run.write(threads, bar)
         removed = run.drop_stale() if store.count() != manifest.passages else 0
         run.verify(before + run.added - removed)
-        if run.written or removed:
-            store.optimize()
+        store.optimize()  # though nothing was written: the run before may have been cut off here
         return LoadReport(manifest.passages, run.written, removed, store.count(), len(run.sample), manifest.fingerprint)
 
 

@@ -30,7 +30,7 @@ from ragkit.load import load
 from ragkit.retrieve import Retriever
 from ragkit.settings import QdrantSettings
 from ragkit.shards import Folder, Manifest, PlanWriter, ShardError
-from ragkit.store import FingerprintMismatch, StoreError, open_store
+from ragkit.store import FingerprintMismatch, Store, StoreError, open_store
 
 ROOT = Path(__file__).parent.parent
 
@@ -347,8 +347,6 @@ def test_another_encoder_s_corpus_refuses_them_without_a_model(source: Path, tmp
 
 
 def test_a_load_that_was_cut_off_goes_on(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from ragkit.store import Store
-
     run(source, tmp_path / "vectors")
     load(tmp_path / "vectors", tmp_path / "whole", "town")
     calls, upsert = [], Store.upsert
@@ -366,6 +364,24 @@ def test_a_load_that_was_cut_off_goes_on(source: Path, tmp_path: Path, monkeypat
     report = load(tmp_path / "vectors", tmp_path / "store", "town")
     assert report.written == report.passages - 20
     assert points(tmp_path / "store") == points(tmp_path / "whole")
+
+
+def test_an_index_that_was_not_built_is_built_by_the_next_load(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run(source, tmp_path / "vectors")
+    calls = list[int]()
+
+    def full(store: Store) -> None:
+        calls.append(store.count())
+        if len(calls) == 1:
+            raise StoreError("make room and run this again")
+
+    monkeypatch.setattr(Store, "optimize", full)
+    with pytest.raises(StoreError, match="make room"):
+        load(tmp_path / "vectors", tmp_path / "store", "town")
+    report = load(tmp_path / "vectors", tmp_path / "store", "town")
+    assert report.written == 0 and calls == [report.stored] * 2
 
 
 def test_changed_documents_are_brought_up_to_date_and_others_left_alone(tmp_path: Path):

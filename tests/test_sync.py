@@ -16,7 +16,7 @@ from test_ingest import counts, stored, texts, write_jsonl
 from ragkit import Passage
 from ragkit.ingest import IngestError, ingest
 from ragkit.keys import Keys
-from ragkit.store import FingerprintMismatch, PassageState, Store, open_store
+from ragkit.store import FingerprintMismatch, PassageState, Store, StoreError, open_store
 
 SIZES = (2_000, 100_000) if os.environ.get("RAGKIT_PROVE") else (1_000, 8_000)
 
@@ -102,6 +102,24 @@ def test_a_change_back_in_the_middle_of_a_change(tmp_path: Path, store: Store, e
     path.write_text(old)
     assert ingest([path], store, encoder, passage_tokens=4).passages == 1
     assert stored(store) == before
+
+
+def test_an_index_that_was_not_built_is_built_by_the_next_run(
+    tmp_path: Path, store: Store, encoder: HashEncoder, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "a.txt").write_text("ቤተ መጻሕፍት")
+    calls = list[int]()
+
+    def full(store: Store) -> None:
+        calls.append(store.count())
+        if len(calls) == 1:
+            raise StoreError("make room and run this again")
+
+    monkeypatch.setattr(Store, "optimize", full)
+    with pytest.raises(StoreError, match="make room"):
+        ingest([tmp_path / "a.txt"], store, encoder)
+    assert ingest([tmp_path / "a.txt"], store, encoder).unchanged == 1
+    assert calls == [1, 1]
 
 
 def test_another_encoder_is_noticed(tmp_path: Path, encoder: HashEncoder):
