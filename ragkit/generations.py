@@ -2,7 +2,8 @@
 
 On a server the pointer is Qdrant's alias ``<corpus>``, which other programs can search by too; in a folder of
 the embedded engine it is the file ``<corpus>.json``, which is not needed where there is one generation alone. The
-others stay, to go back to, until somebody removes them.
+others stay, to go back to, until somebody removes them. Which was current before, each swap writes down: in that file,
+or in the metadata of the collection that becomes current.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ class Generations(Protocol):
 
     def make_current(self, corpus: str, fingerprint: str) -> None: ...
 
-    def metadata(self, corpus: str, fingerprint: str) -> dict[str, Any] | None: ...  # of its collection, if it exists
+    def metadata(self, corpus: str, fingerprint: str) -> dict[str, Any] | None:
+        """Of its collection, if that exists; ``previous`` in the current one's is the generation that was before it."""
+        ...
 
     def all(self, corpus: str) -> list[Generation]: ...  # the current one first
 
@@ -56,7 +59,10 @@ class Server:
 
     def make_current(self, corpus: str, fingerprint: str) -> None:
         operations: list[Any] = []
-        if self.current(corpus) is not None:
+        before = self.current(corpus)
+        if before not in (None, fingerprint):
+            self._client.update_collection(f"{corpus}--{fingerprint}", metadata={"previous": before})
+        if before is not None:
             operations.append(models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=corpus)))
         made = models.CreateAlias(collection_name=f"{corpus}--{fingerprint}", alias_name=corpus)
         operations.append(models.CreateAliasOperation(create_alias=made))
@@ -86,28 +92,39 @@ class Folder:
         self._root = root
 
     def current(self, corpus: str) -> str | None:
+        if current := self._pointer(corpus)[0]:
+            return current
+        only = [folder.parent.name for folder in self._root.glob(f"{corpus}--*/collection.json")]
+        return only[0].removeprefix(f"{corpus}--") if len(only) == 1 else None
+
+    def _pointer(self, corpus: str) -> tuple[str | None, str | None]:
+        """The current generation and the one before, where they are written down."""
         file = self._root / f"{corpus}.json"
         try:
-            return str(json.loads(file.read_text("utf-8"))["current"])
+            told = json.loads(file.read_text("utf-8"))
+            return str(told["current"]), told.get("previous")
         except FileNotFoundError:
-            pass
+            return None, None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(
                 f'{file} cannot be read ({error}): it names the current generation of the corpus. Write {{"current": '
                 f'"FINGERPRINT"}} into it, as in the name of the folder {corpus}--FINGERPRINT beside it'
             ) from error
-        only = [folder.parent.name for folder in self._root.glob(f"{corpus}--*/collection.json")]
-        return only[0].removeprefix(f"{corpus}--") if len(only) == 1 else None
 
     def make_current(self, corpus: str, fingerprint: str) -> None:
-        write_json(self._root / f"{corpus}.json", {"current": fingerprint})
+        before = self.current(corpus)
+        previous = before if before != fingerprint else self._pointer(corpus)[1]
+        told = {"current": fingerprint} | ({"previous": previous} if previous else {})
+        write_json(self._root / f"{corpus}.json", told)
 
     def metadata(self, corpus: str, fingerprint: str) -> dict[str, Any] | None:
         try:
             text = (self._root / f"{corpus}--{fingerprint}" / "collection.json").read_text("utf-8")
         except FileNotFoundError:
             return None
-        return json.loads(text)["metadata"]
+        current, previous = self._pointer(corpus)
+        swapped = {"previous": previous} if previous and fingerprint == current else {}
+        return json.loads(text)["metadata"] | swapped
 
     def all(self, corpus: str) -> list[Generation]:
         current = self.current(corpus)

@@ -4,7 +4,7 @@ A new generation is filled beside the current one, which serves on; then the poi
 Every point is copied with its payload and id as they are, whoever's it is, so tenants, metadata and what
 LlamaIndex added come along. A run that was cut off goes on: what is there already is not embedded again.
 Passes repeat until one finds nothing to do, so that what was written meanwhile is not lost. The old
-generation stays until you :func:`prune`; :func:`roll_back` makes it current again.
+generation stays until you :func:`prune`; :func:`roll_back` makes it current again, and a second one takes that back.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def beside(old: Store, encoder: Encoder, *, progress: bool | Bar = False) -> tup
 
 
 def roll_back(location: str | Path, corpus: str, settings: QdrantSettings | None = None) -> str:
-    """Make the generation before the current one current again; its fingerprint."""
+    """Make the generation that was current before this one current again; its fingerprint."""
     with _generations(location, settings or QdrantSettings()) as generations:
         _, metadata = _current(generations, location, corpus)
         previous = metadata.get("previous")

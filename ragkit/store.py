@@ -120,7 +120,7 @@ def open_store(
             _refuse_absent(name, existing, current, place, create)
         if root is not None:
             client = _embedded(root / name)
-        store = Store(client, place, corpus, encoder, tenant=tenant, qdrant_settings=settings, previous=current)
+        store = Store(client, place, corpus, encoder, tenant=tenant, qdrant_settings=settings)
         if generations and generations.current(corpus) is None:  # in a folder, a second one leaves it open which is
             generations.make_current(corpus, current or encoder.fingerprint)
         return store
@@ -171,7 +171,6 @@ class Store:
         *,
         tenant: str | None = None,
         qdrant_settings: QdrantSettings | None = None,
-        previous: str | None = None,
     ) -> None:
         self.location = location
         self.corpus = corpus
@@ -191,7 +190,7 @@ class Store:
         }
         made = not client.collection_exists(self.collection)
         if made:
-            self._create(identity | ({"previous": previous} if previous else {}))
+            self._create(identity)
         info = client.get_collection(self.collection)
         found = info.config.metadata or {}
         wrong = {key: (found.get(key), value) for key, value in identity.items() if found.get(key) != value}

@@ -84,6 +84,17 @@ def test_rolling_back_and_forth(location: str):
         roll_back(location, "village")
 
 
+def test_rolling_back_where_a_model_is_used_a_second_time(location: str):
+    third = HashEncoder("third")
+    fill(location)
+    for encoder in (NEW, third, NEW):
+        reindex(location, "town", encoder)
+    assert roll_back(location, "town") == third.fingerprint
+    assert roll_back(location, "town") == NEW.fingerprint
+    reindex(location, "town", OLD)  # the first one: it was made when there was none before it
+    assert roll_back(location, "town") == NEW.fingerprint
+
+
 def test_tenants_come_along_and_stay_apart(location: str):
     fill(location, "anna", ["the ferry of Anna"])
     with open_store(location, "town", OLD, tenant="ben") as store:
@@ -169,7 +180,14 @@ def test_the_pointer_of_a_folder(tmp_path: Path):
     fill(str(tmp_path))
     assert not (tmp_path / "town.json").exists()
     reindex(tmp_path, "town", NEW)
-    assert json.loads((tmp_path / "town.json").read_text()) == {"current": NEW.fingerprint}
+    told = json.loads((tmp_path / "town.json").read_text())
+    assert told == {"current": NEW.fingerprint, "previous": OLD.fingerprint}
+    made = tmp_path / f"town--{NEW.fingerprint}" / "collection.json"  # where it stood before
+    collection = json.loads(made.read_text())
+    collection["metadata"] |= {"previous": told.pop("previous")}
+    made.write_text(json.dumps(collection))
+    (tmp_path / "town.json").write_text(json.dumps(told))
+    assert roll_back(tmp_path, "town") == OLD.fingerprint
     (tmp_path / "town.json").write_text("{")
     with pytest.raises(StoreError, match="names the current generation"):
         open_store(tmp_path, "town", NEW)
