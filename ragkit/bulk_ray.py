@@ -38,11 +38,11 @@ _STORE = 100_000_000  # bytes of shared memory for a Ray of our own: numbers tra
 @dataclass(frozen=True, slots=True)
 class RayEngine:
     """An engine for :func:`ragkit.bulk.embed`. ``workers`` None: one for each GPU, else for every ``worker_cores``
-    cores of the cluster. Raises ImportError where Ray is missing, ShardError where workers fail for good."""
+    cores of a node. Raises ImportError where Ray is missing, ShardError where workers fail for good."""
 
     address: str = ""  # of a running cluster, "auto" for the one this machine belongs to; "": one for this run
     workers: int | None = None
-    worker_cores: int = 4  # of a worker without a GPU; a machine with fewer has one worker
+    worker_cores: int = 4  # of a worker without a GPU; where no machine has as many, those of the largest
 
     def __call__(self, folder: Folder, todo: Sequence[int], model: Model, bar: Bar) -> None:
         model.release()  # the plan is made: memory is for the workers
@@ -51,7 +51,8 @@ class RayEngine:
             from ray.data import ActorPoolStrategy, from_items
             from ray.exceptions import RayError
 
-            size, needs = pool(ray.cluster_resources(), self.workers, self.worker_cores, len(todo))
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            size, needs = pool(nodes, self.workers, self.worker_cores, len(todo))
             shards = from_items([{"shard": n} for n in todo], override_num_blocks=len(todo))
             with warnings.catch_warnings():
                 # Deprecated from 2.60 and gone in 2.64, without a successor for max_task_retries yet.
@@ -97,14 +98,21 @@ class Worker:
 
 
 def pool(
-    resources: Mapping[str, float], workers: int | None, worker_cores: int, shards: int
+    nodes: Sequence[Mapping[str, float]], workers: int | None, worker_cores: int, shards: int
 ) -> tuple[int, dict[str, Any]]:
-    """How many workers, and what each needs, in Ray's terms."""
-    gpus, cores = int(resources.get("GPU", 0)), max(1, int(resources.get("CPU", 1)))
+    """How many workers, and what each needs, in Ray's terms; ``nodes`` are the resources of each. More workers than
+    fit, or one that fits no node, would be waited for."""
+    gpus = sum(int(min(node.get("GPU", 0), node.get("CPU", 0))) for node in nodes)
     if gpus:
         return min(workers or gpus, gpus, shards), {"num_gpus": 1, "num_cpus": 1}
-    each = min(worker_cores, max(1, cores // (workers or 1)))
-    return min(workers or cores, cores // each, shards), {"num_cpus": each}  # more than fit would be waited for
+    cores = [int(node.get("CPU", 0)) for node in nodes]
+
+    def room(each: int) -> int:
+        return sum(there // each for there in cores)
+
+    most = min(worker_cores, max(cores))
+    each = next((n for n in range(most, 1, -1) if room(n) >= (workers or 1)), 1)
+    return min(workers or shards, room(each), shards), {"num_cpus": each}
 
 
 @contextmanager

@@ -151,19 +151,24 @@ def test_a_shard_that_kills_whoever_reads_it_ends_the_run(cluster: RayEngine, so
 
 
 @pytest.mark.parametrize(
-    ("resources", "workers", "expected"),
+    ("nodes", "workers", "expected"),
     [
-        ({"CPU": 64.0}, None, (16, {"num_cpus": 4})),
-        ({"CPU": 64.0}, 3, (3, {"num_cpus": 4})),
-        ({"CPU": 2.0}, None, (1, {"num_cpus": 2})),
-        ({"CPU": 2.0}, 2, (2, {"num_cpus": 1})),
-        ({"CPU": 2.0}, 9, (2, {"num_cpus": 1})),
-        ({"CPU": 64.0, "GPU": 8.0}, None, (8, {"num_gpus": 1, "num_cpus": 1})),
-        ({"CPU": 64.0, "GPU": 8.0}, 2, (2, {"num_gpus": 1, "num_cpus": 1})),
+        ([{"CPU": 64.0}], None, (16, {"num_cpus": 4})),
+        ([{"CPU": 64.0}], 3, (3, {"num_cpus": 4})),
+        ([{"CPU": 2.0}], None, (1, {"num_cpus": 2})),
+        ([{"CPU": 2.0}], 2, (2, {"num_cpus": 1})),
+        ([{"CPU": 2.0}], 9, (2, {"num_cpus": 1})),
+        ([{"CPU": 2.0}] * 2, None, (2, {"num_cpus": 2})),  # 4 cores, but no node has them
+        ([{"CPU": 6.0}] * 2, None, (2, {"num_cpus": 4})),  # what is left of both is no node's either
+        ([{"CPU": 3.0}] * 2, 3, (3, {"num_cpus": 1})),
+        ([{"CPU": 8.0}, {"CPU": 1.0}, {"memory": 1.0}], None, (2, {"num_cpus": 4})),
+        ([{"CPU": 64.0, "GPU": 8.0}], None, (8, {"num_gpus": 1, "num_cpus": 1})),
+        ([{"CPU": 64.0, "GPU": 8.0}], 2, (2, {"num_gpus": 1, "num_cpus": 1})),
+        ([{"CPU": 64.0, "GPU": 8.0}, {"CPU": 9.0}, {"CPU": 2.0, "GPU": 4.0}], 99, (10, {"num_gpus": 1, "num_cpus": 1})),
     ],
 )
-def test_a_worker_for_each_gpu_or_every_few_cores(
-    resources: dict[str, float], workers: int | None, expected: tuple[int, dict[str, float]]
+def test_a_worker_for_each_gpu_or_every_few_cores_of_a_node(
+    nodes: list[dict[str, float]], workers: int | None, expected: tuple[int, dict[str, float]]
 ):
-    assert pool(resources, workers, 4, 1000) == expected
-    assert pool(resources, workers, 4, 1)[0] == 1  # never more than there are shards
+    assert pool(nodes, workers, 4, 1000) == expected
+    assert pool(nodes, workers, 4, 1)[0] == 1  # never more than there are shards
