@@ -16,6 +16,7 @@ from ragkit.constants import Constant, constants, devices
 from ragkit.operations import Shape, forward
 
 GB = 1e9
+MOST = 1e18  # of anything that is counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,9 @@ class Workload:
             "m": self.m < 2 and "a point of the graph has edges: 16 is usual",
             "queries_per_second": self.queries_per_second < 0 and "0 leaves the load out",
         }
+        for name in ("passages", "tokens_per_passage", "queries_per_second"):
+            if not getattr(self, name) < MOST:  # nan is not, either
+                wrong[name] = "give a number below 1e18"
         for name, advice in wrong.items():
             if advice:
                 raise ValueError(f"{name} is {getattr(self, name):,}: {advice}" if name != "quantization"

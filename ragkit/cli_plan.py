@@ -20,7 +20,7 @@ UNITS = {"": 1.0, "B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KIB": 
 
 def size(text: str) -> float:
     """``64GB`` in bytes."""
-    found = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([KMGT]?I?B?)\s*", text, re.IGNORECASE)
+    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]{1,2})?)\s*([KMGT]?I?B?)\s*", text, re.IGNORECASE)
     unit = found.group(2).upper() if found else "?"
     if not found or unit not in UNITS:
         raise typer.BadParameter(f"{text!r}: write a size such as 64GB or 2TB")

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from ragkit import capacity, forecast, operations
 from ragkit.capacity import Cluster, Workload, plan
 from ragkit.cli import app
+from ragkit.cli_plan import size
 from ragkit.constants import constants, devices
 
 GB = 1e9
@@ -143,15 +144,25 @@ def test_no_price_no_cost():
     ([*BILLION, "--price", "gpu-hour=2"], "give --gpu too"),
     ([*BILLION, "--price", "gpu-hour=much"], "write NAME=NUMBER"),
     ([*BILLION, "--replicas", "0"], "one copy at least"),
+    (["plan", "--passages", "inf", "--dimension", "640"], "passages is inf: give a number"),
+    (["plan", "--passages", "nan", "--dimension", "640"], "passages is nan: give a number"),
+    (["plan", "--passages", "1e305", "--dimension", "640"], "give a number below 1e18"),
+    ([*BILLION, "--tokens-per-passage", "inf"], "tokens_per_passage is inf: give a number"),
+    ([*BILLION, "--queries-per-second", "inf"], "queries_per_second is inf: give a number"),
 ])  # fmt: skip
 def test_nonsense_is_refused_with_advice(arguments, told):
     result = run(*arguments)
     assert result.exit_code == 1 and told in result.stderr, result.stderr
 
 
-def test_a_size_without_meaning_is_wrong_usage():
-    result = run(*BILLION, "--node-memory", "lots")
+@pytest.mark.parametrize("text", ["lots", "1.2.3GB", "..GB", "1e999GB", "64 apples"])
+def test_a_size_without_meaning_is_wrong_usage(text: str):
+    result = run(*BILLION, "--node-memory", text)
     assert result.exit_code == 2 and "64GB" in result.stderr
+
+
+def test_sizes_in_bytes():
+    assert [size(text) for text in ("64GB", " 1.5 tib ", ".5MB", "2e3")] == [64e9, 1.5 * 2**40, 5e5, 2e3]
 
 
 def test_the_advised_number_of_shards_is_enough():
