@@ -30,12 +30,12 @@ from qdrant_client import QdrantClient, models
 from ragkit import cluster, filters, nodes, qdrant
 from ragkit.documents import namespace
 from ragkit.generations import Folder, Generations, Server
-from ragkit.names import check_corpus
+from ragkit.names import check_corpus, check_tenant
 from ragkit.owner import CorpusInUse, StoreError
 from ragkit.qdrant import DENSE, PAGE, SPARSE, UPSERT
 from ragkit.settings import QdrantSettings
 from ragkit.sparse import SCHEME, SparseVector, sparse_passage, well_formed
-from ragkit.tenant import TenantClient, check_tenant
+from ragkit.tenant import TenantClient
 from ragkit.types import UNDETERMINED, Hit, Passage, Where, moment
 
 if TYPE_CHECKING:

@@ -27,14 +27,8 @@ _Part = TypeVar("_Part", models.Prefetch, models.QueryRequest)
 _PASSED = frozenset({"consistency", "ordering", "timeout", "wait"})  # options that name no points
 
 
-def check_tenant(tenant: str) -> None:
-    """Raises ValueError for a name that is empty, longer than 256 characters, or no valid Unicode."""
-    if not 0 < len(tenant) <= 256 or tenant != tenant.encode("utf-8", "replace").decode("utf-8"):
-        raise ValueError(f"tenant {tenant[:300]!r}: give a name of 1 to 256 characters of valid Unicode")
-
-
 class TenantClient:
-    """``client`` (QdrantClient, or EdgeClient) as ``tenant`` may use it. Raises ValueError as :func:`check_tenant`."""
+    """``client`` (QdrantClient, or EdgeClient) as ``tenant`` may use it. Raises ValueError as ``check_tenant`` does."""
 
     def __init__(self, client: Any, tenant: str, *, tiered: bool = False) -> None:
         check_tenant(tenant)
