@@ -163,6 +163,7 @@ def doctor(
             folder=settings.embedder_folder,
             name=settings.embedder_name,
             api_key=settings.embedder_api_key,
+            dimensions=settings.dimensions,
             corpus=corpus,
             store=where,
             qdrant=settings.qdrant,

@@ -165,6 +165,7 @@ def encoder_of(model: str, settings: Settings) -> Encoder:
         model=settings.embedder_name,
         folder=settings.embedder_folder or None,
         int8=settings.int8,
+        dimensions=settings.dimensions,
     )
 
 

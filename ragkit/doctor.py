@@ -216,6 +216,7 @@ def examine(
     folder: str = "",  # of the model, where ``model`` is a server
     name: str = "",  # of the model at the server
     api_key: SecretStr | None = None,
+    dimensions: int | None = None,  # of the corpus' embeddings
     corpus: str = "",
     store: str = "",
     qdrant: QdrantSettings | None = None,  # how the store is reached
@@ -250,7 +251,7 @@ def examine(
 
     def corpora() -> Iterator[Finding]:
         if corpus:
-            encoder = open_encoder(model, api_key=api_key, model=name, folder=folder or None)
+            encoder = open_encoder(model, api_key=api_key, model=name, folder=folder or None, dimensions=dimensions)
             yield check_store(store, corpus, encoder, qdrant)
 
     looks = {"vectors": vectors, "store": corpora, "versions": check_versions}

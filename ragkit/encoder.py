@@ -26,6 +26,7 @@ import torch
 from torch import nn
 
 from ragkit import mini
+from ragkit.around import read_axes
 from ragkit.context import Context
 from ragkit.forward import ATTENTION, CAUSAL, Head, batches, common, embed, register
 from ragkit.fused import fuse
@@ -151,6 +152,7 @@ class LocalEncoder:
         max_length: int = 512,
         answer_threshold: float = 0.0,
         token_budget: int = CPU_TOKENS,  # of a batch, pads included
+        axes: np.ndarray | None = None,
     ) -> None:
         config: Any = model.config
         if not getattr(config, "is_causal", True) or getattr(config, "use_bidirectional_attention", False):
@@ -163,6 +165,7 @@ class LocalEncoder:
         self.answer_threshold = answer_threshold
         self.token_budget = token_budget
         self.dimension = int(config.hidden_size)
+        self.axes = axes  # (D, D), by which its embeddings are shortened; None: by their first numbers
         self.truncated = 0
         self._lock = threading.Lock()  # two forward passes at once would fight for the same cores or memory
         self.n_parameters = sum(weight.numel() for weight in model.parameters())  # some lose that name when laid out
@@ -203,7 +206,7 @@ class LocalEncoder:
         dtype = dtype or fast_dtype(device)
         exact = torch.float32 if int8 else dtype  # what is rounded to 8 bits is rounded once
         adapter, info = None, ModelInfo()
-        source = _resolve(name)
+        folder = source = _resolve(name)
         if source.is_dir():
             info = ModelInfo.read(source)
             if (source / "adapter_config.json").exists():
@@ -240,6 +243,7 @@ class LocalEncoder:
             max_length=max_length or info.max_length,
             answer_threshold=info.answer_threshold,
             token_budget=CPU_TOKENS if device == "cpu" else GPU_TOKENS,
+            axes=read_axes(folder, int(config.hidden_size)),
         )
         if int8:
             encoder._quantize()

@@ -258,14 +258,20 @@ def open_encoder(
     model: str = "",
     folder: str | Path | None = None,
     int8: bool = False,
+    dimensions: int | None = None,
 ) -> Encoder:
     """What ``--model`` and ``model_name`` name: a server's URL, or whatever LocalEncoder.load takes. A URL needs no
-    torch. ``api_key``, ``model`` (its name there) and ``folder`` are for a URL alone, ``int8`` for a model here."""
+    torch. ``api_key``, ``model`` (its name there) and ``folder`` are for a URL alone, ``int8`` and ``dimensions`` (of
+    the embeddings, see :func:`ragkit.around.shorten`) for a model here. Raises ValueError where the model has fewer."""
     if is_url(name):
+        if dimensions:
+            raise ValueError(f"dimensions is {dimensions} and the model is a server's, {name}: load a model here")
         return RemoteEncoder(str(name), api_key=api_key, model=model, folder=folder)
+    from ragkit.around import ShortEncoder
     from ragkit.encoder import LocalEncoder
 
-    return LocalEncoder.load(name, int8=int8)
+    encoder = LocalEncoder.load(name, int8=int8)
+    return ShortEncoder(encoder, dimensions) if dimensions else encoder
 
 
 def _floats(embedding: Any) -> Any:

@@ -299,7 +299,7 @@ class _Service:
         """Off the event loop: a million numbers take a second to write."""
         if not np.isfinite(rows).all():
             raise RuntimeError("an embedding is not finite: the model overflows in this precision")
-        rows = shortened(rows, request.dimensions)
+        rows = shortened(rows, request.dimensions, self.encoder.axes)
         return JSONResponse(
             {
                 "object": "list",

@@ -128,6 +128,7 @@ class Settings(BaseSettings):
 
     model: str = "mini"  # "mini", "mini-base", a model folder, a Hub id, or the URL of an embeddings server
     int8: bool = False  # its matrix products in 8 bits, on a CPU: faster, embeddings of cosine 0.998 to float32's
+    dimensions: int | None = None  # of an embedding that is stored, where fewer than the model's; of a model here
     embedder_api_key: SecretStr | None = None  # of the server that `model` or `ragkit doctor` names
     embedder_name: str = ""  # the model's name there, where it serves several
     embedder_folder: str = ""  # an export of the served model: fingerprint, tokenizer and reference vectors

@@ -45,7 +45,7 @@ class EmbeddingRequest(BaseModel):
     task: str | None = Field(None, description=f"Of a query: a name of TASKS. Default: {DEFAULT_TASK}.")
     instruction: str | None = Field(None, description="Of a query: a task of your own, in one sentence.")
     truncate: bool = Field(True, description="false: a text that is too long is an error.")
-    dimensions: int | None = Field(None, ge=1, description="The first so many, at unit length again.")
+    dimensions: int | None = Field(None, ge=1, description="So many, at unit length again.")
     encoding_format: Literal["float", "base64"] = "float"
     user: str | None = Field(None, description="Accepted, not read.")
 
@@ -190,12 +190,10 @@ def _task(name: str, instruction: str | None) -> Task:
     return TASKS[name or DEFAULT_TASK]
 
 
-def shortened(rows: np.ndarray, dimensions: int | None) -> np.ndarray:
-    """The first ``dimensions`` columns of unit rows (N, D), at unit length again. Raises :class:`Refused`."""
-    if dimensions is None or dimensions == rows.shape[1]:
-        return rows
+def shortened(rows: np.ndarray, dimensions: int | None, axes: np.ndarray | None = None) -> np.ndarray:
+    """Unit rows (N, D) in ``dimensions`` numbers: :func:`ragkit.around.shorten`. Raises :class:`Refused`."""
     try:
-        return shorten(rows, dimensions)
+        return rows if dimensions is None else shorten(rows, dimensions, axes)
     except ValueError as error:
         raise Refused(422, str(error), code="too_many_dimensions", param="dimensions") from error
 

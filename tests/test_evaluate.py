@@ -11,8 +11,12 @@ from conftest import SCRIPTS, HashEncoder
 from typer.testing import CliRunner
 
 from ragkit import TASKS
+from ragkit.around import ShortEncoder, principal_axes, read_axes, shorten, write_axes
 from trainer import evaluate as e
+from trainer.axes import fit_axes
 from trainer.cli import app
+from trainer.config import TrainConfig
+from trainer.data import Source
 
 TASK = TASKS["question-answering"]
 
@@ -92,7 +96,7 @@ def test_the_cache_embeds_every_text_once_and_keeps_roles_apart(tmp_path: Path):
 
 
 def test_fewer_dimensions_are_at_unit_length_and_go_by_another_name():
-    whole, short = HashEncoder(), e.ShortEncoder(HashEncoder(), 16)
+    whole, short = HashEncoder(), ShortEncoder(HashEncoder(), 16)
     texts = list(SCRIPTS.values())
     for rows, cut in [
         (whole.encode_passages(texts), short.encode_passages(texts)),
@@ -104,7 +108,49 @@ def test_fewer_dimensions_are_at_unit_length_and_go_by_another_name():
     assert short.fingerprint != whole.fingerprint
     for wrong in (0, -1, 65):
         with pytest.raises(ValueError, match="an embedding has 64"):
-            e.ShortEncoder(whole, wrong)
+            ShortEncoder(whole, wrong)
+
+
+def test_along_its_axes_a_short_embedding_keeps_what_is_in_few_directions():
+    dice = np.random.default_rng(1)
+    rows = dice.standard_normal((200, 8)) @ dice.standard_normal((8, 64))
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    axes = principal_axes(rows)
+    np.testing.assert_allclose(axes.T @ axes, np.eye(64), atol=1e-5)
+    short = shorten(rows, 8, axes)
+    np.testing.assert_allclose(short @ short.T, rows @ rows.T, atol=1e-5)
+    assert np.abs(shorten(rows, 8) @ shorten(rows, 8).T - rows @ rows.T).max() > 0.1  # which the first numbers do not
+    assert shorten(rows, 64, axes) is rows
+
+
+def test_an_encoder_with_axes_is_shortened_along_them(tmp_path: Path):
+    plain, with_axes = HashEncoder(), HashEncoder()
+    texts = list(SCRIPTS.values())
+    axes = principal_axes(plain.encode_passages([f"{text} {n}" for text in texts for n in range(20)]))
+    write_axes(axes, tmp_path)
+    with_axes.axes = read_axes(tmp_path, 64)  # type: ignore[attr-defined]
+    assert with_axes.axes is not None and read_axes(tmp_path / "none", 64) is None
+    cached = e.CachedEncoder(with_axes, tmp_path / "c.sqlite")
+    short = ShortEncoder(cached, 16)
+    np.testing.assert_allclose(
+        short.encode_queries(texts, TASK), shorten(plain.encode_queries(texts, TASK), 16, with_axes.axes), atol=1e-6
+    )
+    assert len(short.fingerprint) == 16 and short.fingerprint != ShortEncoder(plain, 16).fingerprint
+    with pytest.raises(ValueError, match=r"axes.npy has shape \(64, 64\), the model 32 dimensions"):
+        read_axes(tmp_path, 32)
+
+
+def test_axes_are_found_from_a_recipe_s_passages(tmp_path: Path):
+    records = [{"query": f"{w} {n}?", "positive": f"{w} {n}"} for w in SCRIPTS.values() for n in range(12)]
+    (tmp_path / "e.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records), "utf-8")
+    config = TrainConfig([Source("examples", "e.jsonl", "sts")])
+    encoder = HashEncoder()
+    axes = fit_axes(encoder, config, tmp_path)
+    rows = encoder.encode_passages([r["positive"] for r in records])
+    short = shorten(rows, 19, axes)  # the rank of these rows
+    np.testing.assert_allclose(short @ short.T, rows @ rows.T, atol=1e-3)
+    with pytest.raises(ValueError, match="10 passages span no more than 10 of 64 dimensions"):
+        fit_axes(encoder, config, tmp_path, texts=10)
 
 
 def test_samples_keep_what_is_relevant_and_are_always_the_same(data: Path):

@@ -25,6 +25,7 @@ from tokenizers import Tokenizer
 from typer.testing import CliRunner
 
 from ragkit import DEFAULT_TASK, TASKS
+from ragkit.around import write_axes
 from ragkit.encoder import LocalEncoder, ModelInfo, tokenize
 from ragkit.references import LAYOUT, TEXTS, Reference, make_references
 from ragkit.runtimes import Check, ExportMismatch, check
@@ -48,6 +49,7 @@ def run(mistral_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = get_peft_model(base.model, lora)  # type: ignore[arg-type]
     model.save_pretrained(folder / "model")
     ModelInfo(str(mistral_folder), MAX_LENGTH, 0.5).write(folder / "model")
+    write_axes(np.eye(64)[::-1], folder / "model")
     (folder / "config.yaml").write_text("base: tiny-base\ntemperature: 0.02\n")
     facts = {"examples": {"qa/faquad.pt": 640}, "versions": {"torch": "9.9"}, "trainable_parameters": 12345}
     (folder / "run.json").write_text(json.dumps(facts))
@@ -104,6 +106,8 @@ def test_the_folder_is_one_model_for_all(exported: tuple[Path, dict[str, Check]]
     merged, adapter = LocalEncoder.load(out), LocalEncoder.load(out / "adapter")
     assert adapter.fingerprint == encoder.fingerprint != merged.fingerprint
     assert merged.dimension == 64 and merged.answer_threshold == 0.5
+    for model in (merged, adapter, encoder):
+        np.testing.assert_array_equal(model.axes, np.eye(64)[::-1])
     for name in ("onnx/model.onnx", "onnx/model.onnx.data", "model.gguf", "config.json", "README.md"):
         assert (out / name).stat().st_size > 0
     assert not [file for file in out.parent.iterdir() if file.name.startswith(".")]  # nothing left of the work

@@ -109,6 +109,13 @@ def test_dimensions_are_cut_and_at_unit_length_again(url: str, model: LocalEncod
     assert refusal(url, dimensions=65) == (422, "dimensions is 65, an embedding has 64")
 
 
+def test_dimensions_are_those_of_the_model_s_axes(url: str, model: LocalEncoder, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(model, "axes", np.eye(64, dtype=np.float32)[:, ::-1])
+    expected = model.encode_passages(TEXTS)[:, :-17:-1]
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(rows(ask(url, input=TEXTS, dimensions=16)), expected, atol=1e-5)
+
+
 def test_too_long_is_counted_or_refused_never_silent(url: str, model: LocalEncoder):
     long = "library " * 500
     cut = ask(url, input=["short", long])

@@ -1,5 +1,5 @@
-"""``trainer synthesise | mine | train | average | evaluate | contamination | passkey | report | export``: examples, a
-model, its scores, its files."""
+"""``trainer synthesise | mine | train | average | axes | evaluate | contamination | passkey | report | export``:
+examples, a model, its scores, its files."""
 
 from __future__ import annotations
 
@@ -117,6 +117,27 @@ def average(
         typer.echo(mean(checkpoints, out))
     except (ValueError, OSError) as error:
         typer.echo(f"trainer average: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+@app.command()
+def axes(
+    model: Annotated[Path, typer.Argument(help="a model folder", exists=True, file_okay=False)],
+    recipe: Annotated[str, typer.Option(help="a YAML file, or a shipped recipe, whose passages show the axes")],
+    data: Annotated[Path, typer.Option(help="the folder that the recipe's source paths start from")],
+    texts: Annotated[int, typer.Option(min=1, help="so many passages, drawn as the recipe weighs them")] = 2000,
+) -> None:
+    """Find the axes along which a model's embeddings are shortened, and write them beside it."""
+    from ragkit.around import write_axes
+    from ragkit.encoder import LocalEncoder
+    from trainer.axes import fit_axes
+    from trainer.config import TrainConfig, recipe_path
+
+    try:
+        config = TrainConfig.read(recipe_path(recipe))
+        typer.echo(write_axes(fit_axes(LocalEncoder.load(model), config, data, texts=texts), model))
+    except (ValueError, OSError) as error:
+        typer.echo(f"trainer axes: {error}", err=True)
         raise typer.Exit(1) from error
 
 

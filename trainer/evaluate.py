@@ -25,7 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ragkit import metrics
-from ragkit.around import Around, shorten
+from ragkit.around import Around
 from ragkit.encoder import Encoder
 from ragkit.evaluate import read_qrels
 from ragkit.language import normalise_language
@@ -145,21 +145,6 @@ class CachedEncoder(Around):
     def _get(self, key: bytes) -> np.ndarray | None:
         found = self._db.execute("SELECT row FROM embeddings WHERE key = ?", (key,)).fetchone()
         return np.frombuffer(found[0], dtype=np.float32) if found else None
-
-
-class ShortEncoder(Around):
-    """The first ``dimension`` numbers of an encoder's embeddings. Raises ValueError where it has fewer."""
-
-    def __init__(self, encoder: Encoder, dimension: int) -> None:
-        super().__init__(encoder)
-        shorten(np.empty((0, encoder.dimension), np.float32), dimension)  # refused before a text is encoded
-        self.dimension, self.fingerprint = dimension, f"{encoder.fingerprint}-{dimension}"
-
-    def encode_queries(self, queries: Sequence[str], task: Task) -> np.ndarray:
-        return shorten(self.inner.encode_queries(queries, task), self.dimension)
-
-    def encode_passages(self, passages: Sequence[str]) -> np.ndarray:
-        return shorten(self.inner.encode_passages(passages), self.dimension)
 
 
 class NoEncoder:

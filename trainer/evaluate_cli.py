@@ -54,7 +54,9 @@ def evaluate(
     prompts: Annotated[str, typer.Option(help="with mteb, of the model: instruct, e5 (query:, passage:) or none")] = (
         "instruct"
     ),
-    dimensions: Annotated[int, typer.Option(help="the first so many of an embedding; 0 for all")] = 0,
+    dimensions: Annotated[
+        int, typer.Option(help="of an embedding: along the model's axes, else the first; 0 for all")
+    ] = 0,
     max_length: Annotated[
         int, typer.Option(help="with mteb: tokens of a text that are read; the paper's is 512")
     ] = 512,
@@ -151,6 +153,7 @@ def _own(
     cache: Path,
     dimensions: int,
 ) -> None:
+    from ragkit.around import ShortEncoder
     from ragkit.encoder import LocalEncoder
     from trainer import evaluate as e
 
@@ -161,7 +164,7 @@ def _own(
         sets = [s.sample(queries, passages or len(s.passages)) for s in sets]
     encoder: Encoder = e.NoEncoder() if mode == "sparse" else e.CachedEncoder(LocalEncoder.load(model), cache)
     if dimensions:
-        encoder = e.ShortEncoder(encoder, dimensions)
+        encoder = ShortEncoder(encoder, dimensions)
     result = e.evaluate(sets, encoder, task, mode)
     e.write(result, out)
     typer.echo(" ".join(f"{metric} {value:.4f}" for metric, value in e.mean_over_sets(result).items()))
@@ -171,8 +174,9 @@ def _rows(
     model: str, mode: Any, store: str, prompts: str, max_length: int, cache: Path | None, rules: Any, dimensions: int
 ) -> list[Any]:
     """What mteb is to evaluate: one model, or exact search and the stores that are held against it."""
+    from ragkit.around import ShortEncoder
     from ragkit.settings import Settings
-    from trainer.evaluate import CachedEncoder, NoEncoder, ShortEncoder
+    from trainer.evaluate import CachedEncoder, NoEncoder
     from trainer.mteb_models import EncoderModel
     from trainer.mteb_store import Setup, StoreModel
     from trainer.peers import open_model

@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 
 from ragkit import mini
+from ragkit.around import write_axes
 from ragkit.encoder import LocalEncoder, ModelInfo
 from ragkit.faults import fault_vectors
 from ragkit.references import FILE, Reference, make_references, probes, write_reference_file
@@ -146,7 +147,7 @@ def _write(
     faults = fault_vectors(encoder, probes(references))
     write_reference_file(folder / FILE, source.name, encoder, references, faults)
     write_tokenizer(encoder, folder)
-    ModelInfo("", encoder.max_length, encoder.answer_threshold).write(folder)
+    _describe(encoder, "", folder)
     if "adapter" in formats and source.folder:
         copy_adapter(source, encoder, folder / "adapter")
     copy_terms(source, folder)
@@ -192,7 +193,14 @@ def copy_adapter(source: Source, encoder: LocalEncoder, folder: Path) -> None:
     for pattern in ("adapter_config.json", "adapter_model.*", "NOTICE*", "LICENSE*", "README.md"):
         for file in source.folder.glob(pattern):
             shutil.copy(file, folder)
-    ModelInfo(source.base, encoder.max_length, encoder.answer_threshold).write(folder)
+    _describe(encoder, source.base, folder)
+
+
+def _describe(encoder: LocalEncoder, base: str, folder: Path) -> None:
+    """What cannot be read off weights."""
+    ModelInfo(base, encoder.max_length, encoder.answer_threshold).write(folder)
+    if encoder.axes is not None:
+        write_axes(encoder.axes, folder)
 
 
 def copy_terms(source: Source, folder: Path) -> None:
