@@ -157,8 +157,9 @@ def test_a_damaged_plan_is_not_embedded(source: Path, tmp_path: Path, monkeypatc
     """Killed after the plan was made; then a bit of it flips."""
     run(source, tmp_path / "whole")
     monkeypatch.setattr(Folder, "drop_plan", lambda folder: None)
-    run(source, tmp_path)
-    file, folder = tmp_path / "plan" / "00001.parquet", Folder(tmp_path, manifest_of(tmp_path))
+    out = tmp_path / "out"
+    run(source, out)
+    file, folder = out / "plan" / "00001.parquet", Folder(out, manifest_of(out))
     whole, planned = file.read_bytes(), folder.planned(1)
     found = 0
     for place in range(0, len(whole), 41):
@@ -171,13 +172,13 @@ def test_a_damaged_plan_is_not_embedded(source: Path, tmp_path: Path, monkeypatc
             assert f"delete {file.parent} and run `ragkit embed` again" in str(error)
             found += 1
     assert found > len(whole) / 41 / 4
-    (tmp_path / "00001.parquet").unlink()
+    (out / "00001.parquet").unlink()
     with pytest.raises(ShardError, match="no plan of shard 99"):
         folder.planned(99)
     shutil.rmtree(file.parent)  # as the message says
     monkeypatch.undo()
-    assert run(source, tmp_path).embedded == 10
-    assert rows(tmp_path) == rows(tmp_path / "whole")
+    assert run(source, out).embedded == 10
+    assert rows(out) == rows(tmp_path / "whole")
 
 
 def test_two_runs_with_different_settings_do_not_share_a_folder(source: Path, tmp_path: Path):

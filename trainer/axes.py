@@ -1,7 +1,7 @@
 """The principal axes of a model's embeddings: what a short embedding keeps.
 
 The first numbers of an embedding are as good as any others, unless training saw to it (Matryoshka), and that costs
-the whole embedding's training. Along its principal axes a space needs no training: they are found in a minute, from a
+the whole embedding's training. Along its principal axes a space needs no training: they are found in minutes, from a
 few passages, for any model (trainer/EXPERIMENTS.md has what either loses).
 """
 
@@ -20,13 +20,8 @@ from trainer.data import draw
 
 def fit_axes(encoder: Encoder, config: TrainConfig, data: Path, *, texts: int = 2000, seed: int = 1) -> np.ndarray:
     """Of passages of the recipe's sources, drawn as it weighs them: (D, D) float32, as ``principal_axes`` gives them.
-    Raises ValueError as :func:`trainer.data.draw` does, and where there are fewer passages than dimensions."""
+    Fewer passages than dimensions show the first axes only. Raises ValueError as :func:`trainer.data.draw` does."""
     drawn = (group for source in config.sources for group in draw(source, data, hard_negatives=0, seed=config.seed))
     passages = sorted({example.positive for group in drawn for example in group.examples})
     chosen = random.Random(seed).sample(passages, min(texts, len(passages)))
-    if len(chosen) < encoder.dimension:
-        raise ValueError(
-            f"{len(chosen)} passages span no more than {len(chosen)} of {encoder.dimension} dimensions: ask for more "
-            "texts, or name a recipe with more"
-        )
     return principal_axes(encoder.encode_passages(chosen))
