@@ -16,6 +16,7 @@ Layers, lower first; each imports only those above it in this list:
     documents                    files -> documents -> passages, with the ids that every command gives them
     mini, context, lora          the packaged model; RoPE and window; an adapter merged into its base
     forward, int8, encoder       token rows -> embeddings, in one pass; in 8 bits; texts -> token rows (torch)
+    around                       what stands around any encoder; embeddings shortened along a model's axes
     client, dialects, remote     the encoder over HTTP: ours, vLLM, TEI, llama.cpp
     references, faults, runtimes texts with their vectors; what faults make of them; exports in their own programs
     embedding                    TaskEmbedding, the encoder as a LlamaIndex embedding

@@ -10,6 +10,7 @@ loss        InfoNCE, Matryoshka and distillation, pure functions; teacher: anoth
 embedder    the model under training; rows dealt to chunks and devices
 loop        the step, on one CPU, one GPU or many (transformers.Trainer); train: a run from recipe to model folder
 checkpoints sealed, swept, averaged; memory: what a process took, and how it stays flat
+axes        the directions along which a model's embeddings are shortened
 estimate    what a run will do and take, before it is paid for
 evaluate    ndcg@10, recall@100, mrr@10 over local sets in BEIR layout
 harness     mteb: its results, resumed, with every query's scores beside; suites and mteb_tasks (local data) are what it
@@ -21,6 +22,6 @@ report_cli  mteb's result files (scores) as the paper's tables (published, grids
             significance, score_tables, tables), pictures (charts) and a page (evaluation_report, page)
 export      to safetensors, sentence-transformers, ONNX and GGUF, each verified (layout, gguf_writer, runtimes,
             references, model_card)
-cli         trainer synthesise | mine | train | average | evaluate | contamination | passkey | report | export
-            (evaluate_cli, report_cli, synthesise_cli)
+cli         trainer synthesise | mine | train | average | axes | evaluate | contamination | passkey | report |
+            export (evaluate_cli, report_cli, synthesise_cli)
 """
