@@ -80,6 +80,21 @@ class HashEncoder:
         return rows
 
 
+def no_room_once(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The first index finds no room on the disk; how many passages there were at each call."""
+    from ragkit.store import Store, StoreError
+
+    calls = list[int]()
+
+    def optimize(store: Store) -> None:
+        calls.append(store.count())
+        if len(calls) == 1:
+            raise StoreError("make room and run this again")
+
+    monkeypatch.setattr(Store, "optimize", optimize)
+    return calls
+
+
 @pytest.fixture
 def encoder() -> HashEncoder:
     return HashEncoder()

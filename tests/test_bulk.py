@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import SCRIPTS, HashEncoder
+from conftest import SCRIPTS, HashEncoder, no_room_once
 from fake_qdrant import serving
 from pyarrow import parquet
 from test_kill_ingest import points
@@ -371,14 +371,7 @@ def test_an_index_that_was_not_built_is_built_by_the_next_load(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     run(source, tmp_path / "vectors")
-    calls = list[int]()
-
-    def full(store: Store) -> None:
-        calls.append(store.count())
-        if len(calls) == 1:
-            raise StoreError("make room and run this again")
-
-    monkeypatch.setattr(Store, "optimize", full)
+    calls = no_room_once(monkeypatch)
     with pytest.raises(StoreError, match="make room"):
         load(tmp_path / "vectors", tmp_path / "store", "town")
     report = load(tmp_path / "vectors", tmp_path / "store", "town")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import HashEncoder
+from conftest import HashEncoder, no_room_once
 from test_ingest import counts, stored, texts, write_jsonl
 
 from ragkit import Passage
@@ -108,14 +108,7 @@ def test_an_index_that_was_not_built_is_built_by_the_next_run(
     tmp_path: Path, store: Store, encoder: HashEncoder, monkeypatch: pytest.MonkeyPatch
 ):
     (tmp_path / "a.txt").write_text("ቤተ መጻሕፍት")
-    calls = list[int]()
-
-    def full(store: Store) -> None:
-        calls.append(store.count())
-        if len(calls) == 1:
-            raise StoreError("make room and run this again")
-
-    monkeypatch.setattr(Store, "optimize", full)
+    calls = no_room_once(monkeypatch)
     with pytest.raises(StoreError, match="make room"):
         ingest([tmp_path / "a.txt"], store, encoder)
     assert ingest([tmp_path / "a.txt"], store, encoder).unchanged == 1
