@@ -98,7 +98,7 @@ def request_of(
     metadata: list[str] | None,
 ) -> dict[str, Any]:
     """What search, ask and evaluate ask a retriever for, checked before anything heavy is loaded."""
-    from ragkit.language import normalise_language
+    from ragkit.language import asked_language
 
     if task and instruction:
         raise typer.BadParameter("give --task or --instruction, not both")
@@ -106,9 +106,10 @@ def request_of(
         raise typer.BadParameter(f"{task!r} is none of {', '.join(TASKS)}", param_hint="--task")
     if mode not in MODES:
         raise typer.BadParameter(f"{mode!r} is none of {', '.join(MODES)}", param_hint="--mode")
-    wanted = normalise_language(lang) if lang else None
-    if lang and not wanted:
-        raise typer.BadParameter(f"{lang!r} is no language code: use one such as 'sw' or 'zh'", param_hint="--lang")
+    try:
+        wanted = asked_language(lang) if lang else None
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--lang") from error
     try:
         own = Task("own", instruction) if instruction else TASKS[task or DEFAULT_TASK]
     except ValueError as error:

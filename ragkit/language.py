@@ -114,6 +114,14 @@ def normalise_language(tag: object) -> str | None:
     return None if primary in {UNDETERMINED, "mul", "mis", "zxx"} else _LEGACY.get(primary, primary)
 
 
+def asked_language(tag: str) -> str:
+    """The language that a question may be narrowed to, as passages carry it. Raises ValueError for what is none."""
+    language = normalise_language(tag)
+    if language is None:
+        raise ValueError(f"{tag!r} is no language code: use one such as 'sw' or 'zh'")
+    return language
+
+
 def _main_script(text: str) -> str | None:
     weights: Counter[str] = Counter()
     for run in _RUN.finditer(text):

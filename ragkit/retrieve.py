@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ragkit.language import detect_language, normalise_language
+from ragkit.language import asked_language, detect_language
 from ragkit.sparse import coverage, sparse_passage, sparse_query
 from ragkit.task import DEFAULT_TASK, TASKS, Task
 from ragkit.types import UNDETERMINED, Hit, Where
@@ -116,7 +116,7 @@ class Retriever:
             raise ValueError(
                 f"diversity={diversity} compares embeddings: it goes with dense and hybrid search and no reranker"
             )
-        lang = _asked(lang)
+        lang = lang if lang is None or lang == UNDETERMINED else asked_language(lang)
         wanted = max(k, self.rerank_depth) if self.reranker else k
         if mode == "sparse":
             found = [self._sparse(query, lang, where, wanted) for query in queries]
@@ -236,16 +236,6 @@ def _ranked(hits: Sequence[Hit]) -> list[Hit]:
 
 def _speaks(lang: str, own: str) -> bool:
     return lang == own or lang.startswith(f"{own}-")
-
-
-def _asked(lang: str | None) -> str | None:
-    """As passages carry it."""
-    if lang is None or lang == UNDETERMINED:
-        return lang
-    wanted = normalise_language(lang)
-    if wanted is None:
-        raise ValueError(f"lang {lang!r} is no language code: use one such as 'sw' or 'zh'")
-    return wanted
 
 
 def _known(lang: str) -> str | None:
