@@ -46,14 +46,18 @@ class ShortEncoder(Around):
         shorten(np.empty((0, inner.dimension), np.float32), dimension)  # refused before a text is encoded
         self.dimension = dimension
         axes = None if self.axes is None else hashlib.sha256(self.axes.tobytes()).hexdigest()
-        meaning = [inner.fingerprint, dimension, axes]
-        self.fingerprint = hashlib.sha256(json.dumps(meaning).encode()).hexdigest()[:16]
+        self.fingerprint = fingerprint(inner.fingerprint, dimension, axes)
 
     def encode_queries(self, queries: Sequence[str], task: Task) -> np.ndarray:
         return shorten(self.inner.encode_queries(queries, task), self.dimension, self.axes)
 
     def encode_passages(self, passages: Sequence[str]) -> np.ndarray:
         return shorten(self.inner.encode_passages(passages), self.dimension, self.axes)
+
+
+def fingerprint(*meaning: Any) -> str:
+    """16 hex digits of whatever decides what a passage embedding means, as JSON has it."""
+    return hashlib.sha256(json.dumps(meaning).encode()).hexdigest()[:16]
 
 
 def shorten(rows: np.ndarray, dimension: int, axes: np.ndarray | None = None) -> np.ndarray:

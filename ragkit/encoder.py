@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from ragkit import mini
-from ragkit.around import read_axes
+from ragkit.around import fingerprint, read_axes
 from ragkit.context import Context
 from ragkit.forward import ATTENTION, CAUSAL, Head, batches, common, embed, register
 from ragkit.fused import fuse
@@ -172,7 +172,7 @@ class LocalEncoder:
         self._heads: dict[str, Head] = {}  # by what a task's prompts begin with; replaced, never changed: read unlocked
         tokenize(tokenizer, [""], max_length)  # fails here, not at the first query, where EOS is missing
         meaning = [weights_hash, tokenizer.bos_token_id, tokenizer.eos_token_id, max_length, "last", self.dimension]
-        self.fingerprint = hashlib.sha256(json.dumps(meaning).encode()).hexdigest()[:16]
+        self.fingerprint = fingerprint(*meaning)
 
     @classmethod
     def load(

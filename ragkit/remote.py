@@ -9,7 +9,6 @@ its vectors mean; the model's folder can (``reference.json``), and the server is
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import logging
 import threading
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from pydantic import SecretStr
 
+from ragkit.around import ShortEncoder, fingerprint
 from ragkit.client import Client, RemoteConfig, RemoteError, is_url
 from ragkit.dialects import count_tokens, introduce
 from ragkit.references import ReferenceFile, probes, read_reference_file
@@ -233,7 +233,7 @@ class RemoteEncoder:
         if reference:
             return reference.fingerprint
         meaning = ["remote", self.server.model, self.dimension, self.max_length]
-        return hashlib.sha256(json.dumps(meaning).encode()).hexdigest()[:16]
+        return fingerprint(*meaning)
 
     def _verify(self, reference: ReferenceFile) -> None:
         """A query and a passage: a server that is set up wrongly fails one or both."""
@@ -267,7 +267,6 @@ def open_encoder(
         if dimensions:
             raise ValueError(f"dimensions is {dimensions} and the model is a server's, {name}: load a model here")
         return RemoteEncoder(str(name), api_key=api_key, model=model, folder=folder)
-    from ragkit.around import ShortEncoder
     from ragkit.encoder import LocalEncoder
 
     encoder = LocalEncoder.load(name, int8=int8)

@@ -8,8 +8,6 @@ imported when it is asked for.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import SecretStr
 
+from ragkit.around import fingerprint
 from ragkit.sparse import well_formed
 from ragkit.task import Task
 
@@ -39,7 +38,7 @@ class Plain:
     ) -> None:
         self._queries, self._passages = queries, passages
         self.dimension, self.max_length = dimension, max_length
-        self.fingerprint = hashlib.sha256(json.dumps(list(meaning)).encode()).hexdigest()[:16]
+        self.fingerprint = fingerprint(*meaning)
 
     def encode_queries(self, queries: Sequence[str], task: Task) -> np.ndarray:
         return self._unit(self._queries, queries)
