@@ -19,7 +19,7 @@ from mteb.models import EncoderProtocol, SearchProtocol
 from ragkit import TASKS
 from ragkit.settings import QdrantSettings
 from trainer import harness, mteb_tasks, peers
-from trainer.evaluate import NoEncoder
+from trainer.evaluate import CachedEncoder, NoEncoder
 from trainer.mteb_models import EncoderModel
 from trainer.mteb_store import Setup, StoreModel, compare
 
@@ -112,20 +112,37 @@ def test_the_comparison_counts_loss_and_bytes(tmp_path: Path):
 # ------------------------------------------------------------------ peers
 
 
-def test_other_prompts_over_any_encoder():
-    class Reads(HashEncoder):
-        def encode_passages(self, passages: Any) -> np.ndarray:
-            read.extend(passages)
-            return super().encode_passages(passages)
+class Reads(HashEncoder):
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: list[str] = []
 
-    read: list[str] = []
-    e5 = peers.prefixed(Reads(), "e5")
+    def encode_passages(self, passages: Any) -> np.ndarray:
+        self.read.extend(passages)
+        return super().encode_passages(passages)
+
+
+def test_other_prompts_over_any_encoder():
+    inner = Reads()
+    e5 = peers.Prefixed(inner, "e5")
     assert e5.encode_queries(["ሸገር"], TASK).shape == (1, 64) and e5.encode_passages([]).shape == (0, 64)
     e5.encode_passages(["東京"])
-    assert read == ["query: ሸገር", "passage: 東京"]
-    assert e5.fingerprint not in (HashEncoder().fingerprint, peers.prefixed(Reads(), "none").fingerprint)
+    assert inner.read == ["query: ሸገር", "passage: 東京"]
+    assert e5.fingerprint not in (HashEncoder().fingerprint, peers.Prefixed(inner, "none").fingerprint)
     with pytest.raises(ValueError, match="prompts 'x': use 'instruct' or one of e5, none"):
-        peers.prefixed(Reads(), "x")
+        peers.Prefixed(inner, "x")
+
+
+def test_bare_passages_are_those_that_the_cache_has_of_the_instructed_model(tmp_path: Path):
+    inner = Reads()
+    cached = CachedEncoder(inner, tmp_path / "c.sqlite", progress=False)
+    cached.encode_queries(["東京"], TASK)
+    inner.read.clear()
+    passages = cached.encode_passages(["ሸገር", "🚀"])
+    none = peers.Prefixed(cached, "none")
+    assert np.array_equal(none.encode_passages(["ሸገር", "🚀"]), passages)
+    none.encode_queries(["東京"], TASK)
+    assert inner.read == ["🚀", "ሸገር", "東京"]  # each passage once, and the question once more, bare
 
 
 def test_a_folder_of_sentence_transformers_with_its_own_prompts(tmp_path: Path):

@@ -179,7 +179,7 @@ def _rows(
     from trainer.evaluate import CachedEncoder, NoEncoder
     from trainer.mteb_models import EncoderModel
     from trainer.mteb_store import Setup, StoreModel
-    from trainer.peers import open_model
+    from trainer.peers import Prefixed, open_model
 
     setups = [Setup.parse(name.strip()) for name in store.split(",") if name.strip()]
     if mode == "sparse" and not setups:
@@ -187,13 +187,16 @@ def _rows(
     settings = Settings()  # RAGKIT_EMBEDDER_API_KEY, _NAME and _FOLDER, of a server
     name, encoder, instructions = open_model(
         model,
-        prompts=prompts,
         max_length=max_length,
         api_key=settings.embedder_api_key,
         served=settings.embedder_name,
         folder=settings.embedder_folder or None,
     )
     kept: Encoder = CachedEncoder(encoder, cache) if cache else encoder
+    if prompts != "instruct":
+        if not instructions:
+            raise ValueError(f"--prompts {prompts}: {model} has prompts of its own, leave it out")
+        name, kept, instructions = f"{name}+{prompts}", Prefixed(kept, prompts), False
     if dimensions:
         name, kept = f"{name}+{dimensions}d", ShortEncoder(kept, dimensions)
     if not setups and mode == "dense":

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import SecretStr
 
-from ragkit.around import fingerprint
+from ragkit.around import Around, fingerprint
 from ragkit.sparse import well_formed
 from ragkit.task import Task
 
@@ -104,22 +104,23 @@ def all_minilm_l6_v2() -> Plain:
     return sentence_transformers(package.get_model_path())
 
 
-def prefixed(encoder: Encoder, prompts: str) -> Plain:
-    """An endpoint's or any encoder's embeddings under other prompts than an instruction: a name of PROMPTS."""
-    if prompts not in PROMPTS:
-        raise ValueError(f"prompts {prompts!r}: use 'instruct' or one of {', '.join(PROMPTS)}")
-    query, passage = PROMPTS[prompts]
+class Prefixed(Around):
+    """Any encoder's embeddings under other prompts than an instruction, a name of PROMPTS. Queries are read as passages
+    are, behind their own prefix, so that bare passages (``none``) are the ones that the encoder has anyway: put around
+    a cache, it finds them there. Raises ValueError for any other name."""
 
-    def after(prefix: str) -> Embed:
-        return lambda texts: encoder.encode_passages([prefix + text for text in texts])
+    def __init__(self, inner: Encoder, prompts: str) -> None:
+        if prompts not in PROMPTS:
+            raise ValueError(f"prompts {prompts!r}: use 'instruct' or one of {', '.join(PROMPTS)}")
+        super().__init__(inner)
+        self.query, self.passage = PROMPTS[prompts]
+        self.fingerprint = fingerprint(inner.fingerprint, prompts)
 
-    return Plain(
-        after(query),
-        after(passage),
-        dimension=encoder.dimension,
-        max_length=encoder.max_length,
-        meaning=[encoder.fingerprint, prompts],
-    )
+    def encode_queries(self, queries: Sequence[str], task: Task) -> np.ndarray:
+        return self.inner.encode_passages([self.query + text for text in queries])
+
+    def encode_passages(self, passages: Sequence[str]) -> np.ndarray:
+        return self.inner.encode_passages([self.passage + text for text in passages])
 
 
 PEERS: dict[str, tuple[str, Callable[[], Plain]]] = {  # what --model takes -> name in results, and how it is made
@@ -132,7 +133,6 @@ ST = "st:"  # before a folder of sentence-transformers
 def open_model(
     model: str,
     *,
-    prompts: str = "instruct",
     max_length: int | None = None,
     api_key: SecretStr | None = None,
     served: str = "",
@@ -160,4 +160,4 @@ def open_model(
         encoder = LocalEncoder.load(model, max_length=max_length)
         local = Path(model)
         name = f"ragkit/{local.resolve().name if local.is_dir() else model.replace('/', '_')}"
-    return (name, encoder, True) if prompts == "instruct" else (f"{name}+{prompts}", prefixed(encoder, prompts), False)
+    return name, encoder, True
