@@ -53,7 +53,7 @@ def test_every_store_ranks_as_the_encoder_alone(data: Path, tmp_path: Path):  # 
     assert score(words) == 0  # the answer shares no word with the question
 
 
-@pytest.mark.parametrize("name", ["exact-filtered", "hybrid-turbo-filtered", "dense-binary", "sparse"])
+@pytest.mark.parametrize("name", ["exact-filtered", "hybrid-turbo-filtered-split", "dense-binary", "sparse"])
 def test_setups_are_read_as_they_are_written(name: str):
     assert Setup.parse(name).name == name
 
@@ -69,6 +69,26 @@ def test_a_question_that_nothing_is_found_for_counts_as_0(tmp_path: Path):
     write_set(tmp_path / "set" / "en", ["the harbour office", "the old library"], ["harbour", "🙂🙂"])
     found = scores(StoreModel(NoEncoder(), "ragkit/bm25", Setup("sparse")), tmp_path, tmp_path / "out")
     assert found["set"].get_score() == 0.5
+
+
+@pytest.mark.parametrize("name", ["exact", "dense", "hybrid"])
+def test_a_split_document_is_as_good_as_its_best_passage(tmp_path: Path, name: str):
+    """The answer stands at the end of a long text: whole, it is diluted and loses to a short one with a common word."""
+    long = " ".join(f"Filler {n} about nothing." for n in range(200)) + " The old harbour office burned down."
+    short = ["harbour boats", *(f"harbour {n}" for n in range(30))]
+    write_set(tmp_path / "set" / "en", [long, *short], ["old harbour office burned down"])
+    whole, split = (
+        scores(StoreModel(HashEncoder(), f"ragkit/{way}", Setup.parse(way)), tmp_path, tmp_path / way)["set"]
+        for way in (name, f"{name}-split")
+    )
+    assert split.get_score() == 1 and (whole.get_score() < 1 or name == "hybrid")
+
+
+def test_a_split_document_is_found_once(tmp_path: Path):
+    write_set(tmp_path / "set" / "en", ["Harbour office. " * 400, "old library"], ["harbour office", "library"])
+    model = StoreModel(HashEncoder(), "ragkit/split", Setup.parse("exact-split"))
+    assert scores(model, tmp_path, tmp_path / "out")["set"].get_score() == 1
+    assert [len(ids) for ids in model.notes["set", "en"]["best"].values()] == [2, 2]
 
 
 def test_a_filter_finds_what_is_in_its_language_alone(tmp_path: Path):

@@ -13,7 +13,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, get_args
@@ -23,8 +23,9 @@ from mteb.types import PromptType
 
 from ragkit.language import detect_language
 from ragkit.retrieve import Mode, Retriever
-from ragkit.settings import QdrantSettings, Quantization
+from ragkit.settings import QdrantSettings, Quantization, Settings
 from ragkit.sparse import SCHEME
+from ragkit.split import split_passages
 from ragkit.store import Store, open_store
 from ragkit.types import Passage
 from trainer.instructions import instruction_of
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 DEPTH = 100  # hits a query: mteb asks for 1,000, which nobody reads, and hybrid fuses the first hundred
 BATCH = 256  # passages or queries an encoder call
+OF_ONE = 4  # where documents are split, hits a query for each document of the DEPTH: the best may be of one document
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,9 @@ class Setup:
     quantization: Quantization = "none"
     exact: bool = False  # every passage compared, by its original embedding: what the others are held against
     filtered: bool = False  # by the language of what answers a query, where the task tells it
+    split: bool = (
+        False  # documents as ``ragkit ingest`` splits them, each as good as its best passage; else cut, as mteb
+    )
 
     def __post_init__(self) -> None:
         if self.exact and (self.mode != "dense" or self.quantization != "none"):
@@ -52,24 +57,25 @@ class Setup:
 
     @property
     def name(self) -> str:
-        """``exact``, ``dense``, ``dense-scalar``, ``hybrid-turbo-filtered``, ``sparse`` ..."""
+        """``exact``, ``dense``, ``dense-scalar``, ``hybrid-turbo-filtered``, ``hybrid-split``, ``sparse`` ..."""
         ways = ["exact" if self.exact else self.mode]
         ways += [self.quantization] if self.quantization != "none" else []
-        return "-".join([*ways, *(["filtered"] if self.filtered else [])])
+        ways += ["filtered"] if self.filtered else []
+        return "-".join([*ways, *(["split"] if self.split else [])])
 
     @classmethod
     def parse(cls, name: str) -> Setup:
         """The reverse of ``name``. Raises ValueError."""
         first, *more = name.split("-")
-        wrong = {first} - {"exact", *get_args(Mode)} | set(more) - {"filtered", *get_args(Quantization)}
+        wrong = {first} - {"exact", *get_args(Mode)} | set(more) - {"filtered", "split", *get_args(Quantization)}
         if wrong:
             raise ValueError(
                 f"store {name!r}: {', '.join(sorted(wrong))} is unknown; write exact, dense, sparse or hybrid, then "
-                f"-{', -'.join(get_args(Quantization)[1:])} and -filtered as you like, such as dense-scalar-filtered"
+                f"-{', -'.join(get_args(Quantization)[1:])}, -filtered, -split as you like, such as dense-turbo-split"
             )
-        quantization: Any = next((word for word in more if word != "filtered"), "none")
+        quantization: Any = next((word for word in more if word in get_args(Quantization)), "none")
         mode: Any = "dense" if first == "exact" else first
-        return cls(mode, quantization, first == "exact", "filtered" in more)
+        return cls(mode, quantization, first == "exact", "filtered" in more, "split" in more)
 
 
 class StoreModel:
@@ -92,10 +98,21 @@ class StoreModel:
         self._store = open_store(self._folder.name, "evaluation", self.encoder, qdrant_settings=self.settings)
         for start in range(0, len(corpus), BATCH):
             rows = [corpus[i] for i in range(start, min(start + BATCH, len(corpus)))]
-            passages = [passage(row) for row in rows]
+            passages = [part for row in rows for part in self._passages(row)]
             self._store.upsert(passages, self.encoder.encode_passages([p.text for p in passages]))
         self._store.optimize()
         self.notes[task_metadata.name, hf_subset] = weigh(Path(self._folder.name))
+
+    def _passages(self, row: Mapping[str, Any]) -> list[Passage]:
+        whole = passage(row)
+        if not self.setup.split:
+            return [whole]
+        most = min(Settings.model_fields["passage_tokens"].default, self.encoder.max_length - 2)
+        texts = split_passages(whole.text, whole.lang, self.encoder.count_tokens, most)
+        return [
+            replace(whole, id=str(uuid.uuid5(uuid.NAMESPACE_OID, f"{whole.document}\0{n}")), text=text, ordinal=n)
+            for n, text in enumerate(texts)
+        ] or [whole]
 
     def search(
         self, queries: Any, *, hf_subset: str, task_metadata: Any, top_k: int, top_ranked: Any = None, **_: Any
@@ -113,19 +130,24 @@ class StoreModel:
         task = instruction_of(task_metadata).task
         retriever = Retriever(self._store, self.encoder)
         embeddings = self.encoder.encode_queries(texts, task)
+        depth = min(top_k, DEPTH)
+        k = depth * OF_ONE if self.setup.split else depth
         run: dict[str, dict[str, float]] = {}
         seconds = 0.0
         for query, text, row, lang in zip(queries["id"], texts, embeddings, langs, strict=True):
             began = time.perf_counter()
             if self.setup.exact:
-                hits = self._store.search(dense=row, k=min(top_k, DEPTH), lang=lang, exact=True)
+                hits = self._store.search(dense=row, k=k, lang=lang, exact=True)
             else:
                 [hits] = retriever.search_batch(
-                    [text], task=task, mode=self.setup.mode, lang=lang, k=min(top_k, DEPTH), embeddings=row[None]
+                    [text], task=task, mode=self.setup.mode, lang=lang, k=k, embeddings=row[None]
                 )
             seconds += time.perf_counter() - began
-            run[query] = {hit.passage.document: hit.score for hit in hits}
-        best = {query: sorted(found, key=lambda d: -found[d])[:10] for query, found in run.items()}
+            found: dict[str, float] = {}
+            for hit in hits:  # best first: a document's first passage is its best
+                found.setdefault(hit.passage.document, hit.score)
+            run[query] = dict(list(found.items())[:depth])
+        best = {query: list(found)[:10] for query, found in run.items()}
         self.notes[task_metadata.name, hf_subset] |= {"seconds": seconds, "best": best}
         self._close()
         return run
