@@ -353,6 +353,20 @@ def test_a_run_says_when_it_fails(config: TrainConfig, tmp_path: Path, caplog: p
     assert "collapsed to a point" in caplog.text
 
 
+def test_a_word_where_much_of_the_texts_is_never_read(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """mini's first runs cut most of their passages, and only a number in metrics.jsonl told so."""
+    knobs = SimpleNamespace(max_query_tokens=96, max_passage_tokens=128)
+    metrics = Metrics(tmp_path / "m.jsonl", SimpleNamespace(config=knobs))  # type: ignore[arg-type]
+    for _ in range(40):
+        metrics._count(Tally(texts=160, truncated=60))
+    assert caplog.text.count("38 % of the texts of 20 steps") == 1 and "max_passage_tokens 128" in caplog.text
+    caplog.clear()
+    metrics = Metrics(tmp_path / "m.jsonl", SimpleNamespace(config=knobs))  # type: ignore[arg-type]
+    for _ in range(40):
+        metrics._count(Tally(texts=160, truncated=30))
+    assert not caplog.text
+
+
 def test_a_loss_that_is_no_number_ends_the_run(
     config: TrainConfig, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -66,7 +66,8 @@ class Tally:
     accuracy: float = 0.0  # share of queries whose positive scored highest of what is not excluded
     std: float = 0.0  # of the passages: 1 when spread evenly, 0 when collapsed to a point
     tokens: int = 0
-    truncated: int = 0  # texts
+    texts: int = 0
+    truncated: int = 0  # of the texts
     since: float = field(default_factory=time.monotonic)
 
 
@@ -120,7 +121,7 @@ class EmbedTrainer(Trainer):
             self.tally.loss = loss.item()
             self.tally.accuracy = in_batch_accuracy(q, p, excluded)
             self.tally.std = float(p.std(dim=0).mean()) * p.shape[1] ** 0.5
-        self.tally.tokens = sum(map(len, rows))
+        self.tally.tokens, self.tally.texts = sum(map(len, rows)), len(rows)
         self.tally.truncated = queries.truncated + passages.truncated
         if not math.isfinite(self.tally.loss):
             raise FloatingPointError(
@@ -218,10 +219,13 @@ class Metrics(TrainerCallback):
     """
 
     COLLAPSED = 0.1  # embedding_std
+    CUT = 0.25  # share of texts
+    EARLY = 20  # steps that tell what the others will be like
 
     def __init__(self, path: Path, trainer: EmbedTrainer, sets: Sequence[Any] = ()) -> None:
         self.path, self.trainer, self.sets = path, trainer, sets
         self.recent: list[float] = []
+        self.steps = self.texts = self.truncated = 0  # of this process, up to EARLY
 
     def rewind(self, step: int) -> None:
         """Forget steps after ``step``, and a line that was cut off."""
@@ -251,14 +255,30 @@ class Metrics(TrainerCallback):
         if self.sets and state.global_step % self.trainer.config.eval_steps == 0:
             line |= {f"eval_{name}": round(value, 4) for name, value in self.trainer.score(self.sets).items()}
         self.trainer.tally = Tally()
+        self._count(tally)
         self._watch(line, state.global_step, args.warmup_steps)
         if state.is_world_process_zero:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": state.global_step, **line}) + "\n")
         self.trainer.log(line)
 
+    def _count(self, tally: Tally) -> None:
+        """A word, once, where much of the texts is never read: an answer that stands there teaches the wrong thing."""
+        self.steps += 1
+        self.texts, self.truncated = self.texts + tally.texts, self.truncated + tally.truncated
+        if self.steps == self.EARLY and self.truncated > self.CUT * self.texts:
+            config = self.trainer.config
+            log.warning(
+                "%.0f %% of the texts of %d steps are longer than max_query_tokens %d, max_passage_tokens %d: what "
+                "stands behind is not read, nor an answer there; raise them, or split the passages",
+                100 * self.truncated / self.texts,
+                self.steps,
+                config.max_query_tokens,
+                config.max_passage_tokens,
+            )
+
     def _watch(self, line: dict[str, float], step: int, warmup: int) -> None:
-        self.recent = [*self.recent, line["accuracy"]][-20:]
+        self.recent = [*self.recent, line["accuracy"]][-self.EARLY :]
         chance = 1 / self.trainer.config.batch_size
         if line["embedding_std"] < self.COLLAPSED:
             log.warning(
@@ -268,12 +288,13 @@ class Metrics(TrainerCallback):
                 line["embedding_std"],
             )
         mean = sum(self.recent) / len(self.recent)
-        if len(self.recent) == 20 and step >= warmup + 20 and mean < 2 * chance:
+        if len(self.recent) == self.EARLY and step >= warmup + self.EARLY and mean < 2 * chance:
             log.warning(
-                "step %d: in-batch accuracy %.3f over 20 steps, chance is %.3f: nothing is learnt; look at the "
+                "step %d: in-batch accuracy %.3f over %d steps, chance is %.3f: nothing is learnt; look at the "
                 "sources' fields and the learning rate",
                 step,
                 mean,
+                self.EARLY,
                 chance,
             )
-            self.recent = [1.0] * 20  # not at every step
+            self.recent = [1.0] * self.EARLY  # not at every step
