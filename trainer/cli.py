@@ -65,7 +65,8 @@ def train(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="a YAML file, or a shipped recipe: mini, mini-across, mini-further, paper, msmarco, synthetic"
+            help="a YAML file, or the name of one that ships: mini, mini-across, mini-further, mini-pages, paper, "
+            "msmarco, synthetic"
         ),
     ],
     data: Annotated[Path, typer.Option(help="the folder that the recipe's source paths start from")],
