@@ -33,7 +33,9 @@ def app(
         try:
             from apps.site import create, run
         except ImportError as error:
-            raise ImportError(f"the app's packages are missing ({error}): pip install 'ragkit[app]'") from error
+            raise ImportError(
+                f"the app's packages are missing ({error}): pip install -e '.[app]' in ragkit's checkout"
+            ) from error
         folder = questions or (DEMO if corpus == "selvara" else None)
         site = create(settings, corpus, questions=folder, examples=first_questions(folder), rival=rival, host=host)
         print(f"{corpus} on http://{'localhost' if host in ('0.0.0.0', '::') else host}:{port}", file=sys.stderr)

@@ -124,7 +124,9 @@ def _connected(address: str) -> Iterator[None]:
         import ray
         from ray.data import DataContext
     except ImportError as error:
-        raise ImportError(f"the engine 'ray' is not installed ({error}): pip install 'ragkit[ray]'") from error
+        raise ImportError(
+            f"the engine 'ray' is not installed ({error}): pip install -e '.[ray]' in ragkit's checkout"
+        ) from error
     ours = not ray.is_initialized()
     if ours and address:
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)

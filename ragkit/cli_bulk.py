@@ -63,7 +63,9 @@ def embed(
         try:
             from ragkit.bulk import embed as run
         except ImportError as error:
-            raise ImportError(f"parquet is written by pyarrow ({error}): pip install 'ragkit[bulk]'") from error
+            raise ImportError(
+                f"parquet is written by pyarrow ({error}): pip install -e '.[bulk]' in ragkit's checkout"
+            ) from error
         from ragkit.layout import readers_of
 
         chosen: Any = None
@@ -111,7 +113,9 @@ def load(
         try:
             from ragkit.load import load as run
         except ImportError as error:
-            raise ImportError(f"parquet is read by pyarrow ({error}): pip install 'ragkit[bulk]'") from error
+            raise ImportError(
+                f"parquet is read by pyarrow ({error}): pip install -e '.[bulk]' in ragkit's checkout"
+            ) from error
 
         report = run(
             vectors, store or settings.store, corpus, settings=settings.qdrant, parallel=parallel, progress=True

@@ -123,7 +123,9 @@ def serve(
             from ragkit.server import ServeConfig, parse_keys, refuse_open
             from ragkit.server import serve as run
         except ImportError as error:
-            raise ImportError(f"the server's packages are missing ({error}): pip install 'ragkit[serve]'") from error
+            raise ImportError(
+                f"the server's packages are missing ({error}): pip install -e '.[serve]' in ragkit's checkout"
+            ) from error
 
         keys = parse_keys(settings.serve_api_keys)
         refuse_open(host, keys)  # before the model is loaded

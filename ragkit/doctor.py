@@ -170,7 +170,7 @@ def check_export(folder: Path, healthy: Health) -> Iterator[Finding]:
             version = importlib.metadata.version(runtime.package)
             load = runtime.load(folder / runtime.folder)
         except (importlib.metadata.PackageNotFoundError, ImportError):
-            told = f"{runtime.package} is not installed: pip install 'ragkit[export]'"
+            told = f"{runtime.package} is not installed: pip install -e '.[export]' in ragkit's checkout"
             yield Finding(f"vectors of {name}", "warning", told)
             continue
         except (ExportMismatch, OSError, ValueError, RuntimeError) as error:

@@ -28,7 +28,9 @@ def readers_of(parser: str) -> dict[str, Reader]:
     from importlib.util import find_spec
 
     if find_spec("docling") is None:
-        raise ImportError("the parser 'docling' is not installed: pip install 'ragkit[docling]', or use 'light'")
+        raise ImportError(
+            "the parser 'docling' is not installed: pip install -e '.[docling]' in ragkit's checkout, or use 'light'"
+        )
     return READERS | dict.fromkeys((".pdf", ".docx", ".pptx", ".html", ".htm"), read_with_docling)
 
 

@@ -112,14 +112,16 @@ def read_scores(reply: Any, count: int) -> list[float]:
 
 
 class CrossEncoderReranker:
-    """A sentence-transformers CrossEncoder in this process: a folder or Hub id. Needs ``pip install
-    'ragkit[rerank]'``. Choose a multilingual one."""
+    """A sentence-transformers CrossEncoder in this process: a folder or Hub id. Needs the extra
+    ``rerank``. Choose a multilingual one."""
 
     def __init__(self, model: str, *, batch: int = 32, device: str | None = None) -> None:
         try:
             from sentence_transformers import CrossEncoder
         except ImportError as error:
-            raise ImportError("a cross-encoder needs sentence-transformers: pip install 'ragkit[rerank]'") from error
+            raise ImportError(
+                "a cross-encoder needs sentence-transformers: pip install -e '.[rerank]' in ragkit's checkout"
+            ) from error
         self._model = CrossEncoder(model, device=device, trust_remote_code=False)
         if self._model.num_labels != 1:
             raise ValueError(f"{model} tells {self._model.num_labels} classes apart: a reranker gives one score")

@@ -81,4 +81,6 @@ def _require_pyarrow() -> None:
     try:
         import pyarrow  # noqa: F401
     except ImportError:
-        raise Unreadable("parquet and arrow are read by pyarrow: pip install 'ragkit[bulk]'") from None
+        raise Unreadable(
+            "parquet and arrow are read by pyarrow: pip install -e '.[bulk]' in ragkit's checkout"
+        ) from None

@@ -206,7 +206,7 @@ def test_docling_that_is_not_installed_is_said():
 
     assert readers_of("light") == READERS
     if find_spec("docling") is None:
-        with pytest.raises(ImportError, match=r"pip install 'ragkit\[docling\]'"):
+        with pytest.raises(ImportError, match=r"pip install -e '\.\[docling\]' in ragkit's checkout"):
             readers_of("docling")
 
 

@@ -167,7 +167,7 @@ def export(
             typer.echo(str(check))
         typer.echo(out)
     except ImportError as error:
-        typer.echo(f"trainer export: {error}: pip install 'ragkit[export]'", err=True)
+        typer.echo(f"trainer export: {error}: pip install -e '.[export]' in ragkit's checkout", err=True)
         raise typer.Exit(1) from error
     except (ValueError, OSError) as error:
         typer.echo(f"trainer export: {error}", err=True)

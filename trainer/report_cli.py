@@ -37,7 +37,7 @@ def report(
         if out:
             write_page(made, out, title)
     except ImportError as error:
-        typer.echo(f"trainer report: {error}: pip install 'ragkit[report]'", err=True)
+        typer.echo(f"trainer report: {error}: pip install -e '.[report]' in ragkit's checkout", err=True)
         raise typer.Exit(1) from error
     except (ValueError, OSError) as error:
         typer.echo(f"trainer report: {error}", err=True)
@@ -93,7 +93,7 @@ def passkey(
 
                 plot.write_bytes(png(lambda look, run=run: draw([run], look), LIGHT))
     except ImportError as error:
-        typer.echo(f"trainer passkey: {error}: pip install 'ragkit[report]'", err=True)
+        typer.echo(f"trainer passkey: {error}: pip install -e '.[report]' in ragkit's checkout", err=True)
         raise typer.Exit(1) from error
     except (ValueError, OSError) as error:
         typer.echo(f"trainer passkey: {error}", err=True)

@@ -228,7 +228,7 @@ def _told() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
-        missing = ": pip install 'ragkit[synthesise]'" if isinstance(error, ImportError) else ""
+        missing = ": pip install -e '.[synthesise]' in ragkit's checkout" if isinstance(error, ImportError) else ""
         typer.echo(f"trainer synthesise: {error}{missing}", err=True)
         raise typer.Exit(1) from error
 
