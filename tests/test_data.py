@@ -17,7 +17,7 @@ import yaml
 
 from ragkit import TASKS
 from trainer.config import RECIPES, TrainConfig
-from trainer.data import Source, TrainingExample, digest
+from trainer.data import Source, TrainingExample, digest, draw
 from trainer.plan import Batch, Plan, batch_texts, homogeneous_batches, plan_of
 from trainer.plan import make_plan as make
 
@@ -151,16 +151,28 @@ def test_files_together_mix_their_languages(data: Path):
 
 def test_parts_of_a_page_share_a_batch(tmp_path: Path):
     records = [{"query": f"q{n}", "title": f"page {n % 4}", "pos": f"part {n}"} for n in range(32)]
-    alone = [{"query": f"a{n}", "pos": f"alone {n}"} for n in range(8)]
-    write(tmp_path / "qa.jsonl", [*records, *alone])
+    write(tmp_path / "qa.jsonl", records)
 
     def pages(**knobs: Any) -> list[set[str]]:
         plan = make_plan([Source("qa", "qa.jsonl", "web-search", **knobs)], tmp_path, batch_size=8, seed=1)
         return [{e.page for e in batch.examples} for batch in plan]
 
-    assert sorted(map(sorted, pages(by_page=True))) == [[""], ["page 0"], ["page 1"], ["page 2"], ["page 3"]]
+    assert sorted(map(sorted, pages(by_page=True))) == [["page 0"], ["page 1"], ["page 2"], ["page 3"]]
     assert all(len(batch) > 1 for batch in pages())
-    assert len(set().union(*pages(by_page=True, ratio=0.4))) == 2  # whole pages are drawn, not a bit of each
+    assert len(set().union(*pages(by_page=True, ratio=0.5))) == 2  # whole pages are drawn, not a bit of each
+
+
+def test_a_share_of_pages_is_drawn_whatever_their_size(tmp_path: Path):
+    """Pages stood in the order of their first examples, large ones first, and what has no page last: cut off first."""
+    large = [{"query": f"q{n}", "title": "large", "pos": f"part {n}"} for n in range(200)]
+    alone = [{"query": f"a{n}", "pos": f"alone {n}"} for n in range(200)]
+    write(tmp_path / "qa.jsonl", [*large, *alone])
+    first = []
+    for seed in range(20):
+        source = Source("qa", "qa.jsonl", "web-search", by_page=True, ratio=0.2)
+        [drawn] = draw(source, tmp_path, hard_negatives=0, seed=seed)
+        first.append(sum(e.page == "" for e in drawn.examples))
+    assert sum(n == 80 for n in first) > 10  # the one large page is seldom among the first 80 of 201
 
 
 def test_half_a_character_stops_no_plan(tmp_path: Path):

@@ -208,7 +208,7 @@ def draw(source: Source, data: Path, *, hard_negatives: int, seed: int) -> Itera
             ) from error
         rng.shuffle(examples)
         if source.by_page:
-            examples = _by_page(examples)
+            examples = _by_page(examples, rng)
         share = round(len(examples) * (ratio if source.ratio is None else source.ratio))
         dropped["beyond the ratio"] += len(examples) - share
         dropped["not what where asks for"] += where.left_out
@@ -238,13 +238,14 @@ class _Where:
                         values[repr(record.get(key))] = None
 
 
-def _by_page(examples: Sequence[TrainingExample]) -> list[TrainingExample]:
-    """Those of a page together, pages in the order of their first examples; those of no page last."""
-    pages: dict[str, list[TrainingExample]] = {}
-    for example in examples:
-        pages.setdefault(example.page, []).append(example)
-    alone = pages.pop("", [])
-    return [example for page in pages.values() for example in page] + alone
+def _by_page(examples: Sequence[TrainingExample], rng: random.Random) -> list[TrainingExample]:
+    """Those of a page together, pages in any order, whatever their size; what is of no page is one of its own."""
+    pages: dict[str | int, list[TrainingExample]] = {}
+    for place, example in enumerate(examples):
+        pages.setdefault(example.page or place, []).append(example)
+    order = list(pages.values())
+    rng.shuffle(order)
+    return [example for page in order for example in page]
 
 
 def _groups(source: Source, data: Path, where: _Where) -> Iterator[tuple[str, float, Stream]]:
