@@ -26,6 +26,7 @@ from typing import Any, Literal
 from apps.explain import Found, search
 from apps.remember import Remembering
 from apps.uploads import Arrival
+from ragkit.client import is_url
 from ragkit.live import LiveRetriever
 from ragkit.owner import CorpusInUse
 from ragkit.progress import Bar
@@ -37,7 +38,7 @@ from ragkit.store import CorpusNotFound, FingerprintMismatch, Store, StoreError,
 from ragkit.task import Task
 from ragkit.types import Passage
 
-Trouble = Literal["empty", "model", "server", "owner", "mismatch", "store", "busy", "read_only"]
+Trouble = Literal["empty", "model", "server", "owner", "mismatch", "store", "busy", "read_only", "tenants", "unnamed"]
 
 
 class NotReady(RuntimeError):
@@ -84,10 +85,16 @@ class Step:
 
 
 class Library:
-    """``corpus`` at the place, and by the model, that ``settings`` name. Safe to share among threads."""
+    """``corpus`` at the place, and by the model, that ``settings`` name. Safe to share among threads.
 
-    def __init__(self, settings: Settings, corpus: str) -> None:
+    Visitors may embed it anew by a model that its operator named: ``settings.model`` or ``rival``. Where the operator
+    is ``alone`` with it, by any that can be loaded here; not by another URL, which would get the operator's key.
+    """
+
+    def __init__(self, settings: Settings, corpus: str, *, rival: str = "", alone: bool = False) -> None:
         self.settings = settings
+        self.named = list(dict.fromkeys([settings.model, *([rival] if rival else [])]))
+        self.alone = alone
         self.corpus = corpus
         self.location = settings.store
         self.model = settings.model
@@ -291,7 +298,12 @@ class Library:
         yield from self._build("ingest", self.model, paths)
 
     def reindex(self, model: str) -> Iterator[Step]:
-        """Embed the corpus anew by ``model``, in a child process, and search by it from then on. Raises NotReady."""
+        """Embed the corpus anew by ``model``, in a child process, and search by it from then on. Raises NotReady, also
+        where that model is not a visitor's to choose, or the corpus not one tenant's to change."""
+        if self.settings.tenant is not None:
+            raise NotReady("tenants", f"corpus {self.corpus!r} is shared by tenants: its operator alone reindexes it")
+        if model not in self.named and (not self.alone or is_url(model)):
+            raise NotReady("unnamed", f"model {model!r}: this app re-indexes by {', '.join(map(repr, self.named))}")
         yield from self._build("reindex", model, ())
 
     @contextmanager

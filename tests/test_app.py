@@ -443,6 +443,32 @@ def test_what_is_missing_is_told_with_what_to_do(browser: Browser, tmp_path: Pat
             assert visit.wrong == []
 
 
+@pytest.mark.parametrize(
+    ("host", "variables", "custom", "shown"),
+    [
+        ("127.0.0.1", {}, True, True),
+        ("127.0.0.1", {"app": AppSettings(auth=SecretStr("ana:open-sesame"))}, False, True),
+        ("0.0.0.0", {"app": AppSettings(open=True)}, False, True),
+        ("127.0.0.1", {"tenant": "bo"}, True, False),
+    ],
+)
+def test_strangers_choose_among_the_models_that_the_operator_named(
+    host: str, variables: dict[str, Any], custom: bool, shown: bool, tmp_path: Path
+):
+    from gradio.routes import App
+
+    from apps.site import create
+
+    settings = Settings(model="mini", store=str(tmp_path), _env_file=None, **variables)
+    site = create(settings, "x", rival="mini-base", host=host)
+    [gradio] = [route.app for route in site.routes if isinstance(getattr(route, "app", None), App)]
+    parts = [part["props"] for part in gradio.get_blocks().get_config_file()["components"]]
+    [offered] = [part for part in parts if part.get("choices") == [("mini", "mini"), ("mini-base", "mini-base")]]
+    assert (offered["allow_custom_value"], offered["visible"]) == (custom, shown)
+    told = [part["visible"] for part in parts if "trouble.tenants.help" in str(part.get("value"))]
+    assert told == [not shown]
+
+
 def test_who_may_come_in(tmp_path: Path):
     from apps.site import create
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import SCRIPTS
+from conftest import SCRIPTS, HashEncoder
 
 from apps.library import Library, NotReady, Step
+from apps.remember import Remembering
 from apps.uploads import brought_in
 from ragkit.encoder import LocalEncoder
 from ragkit.ingest import ingest
@@ -22,7 +23,10 @@ from ragkit.store import open_store
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    folder = tmp_path / "files"
+    return scripts(tmp_path / "files")
+
+
+def scripts(folder: Path) -> Path:
     folder.mkdir()
     for name, text in SCRIPTS.items():
         (folder / f"{name}.txt").write_text(f"{text}\n{text}", "utf-8")
@@ -38,12 +42,9 @@ def settings(tmp_path: Path, mistral_folder: Path) -> Settings:
 def filled(tmp_path_factory: pytest.TempPathFactory, mistral_folder: Path) -> Path:
     """A store that holds SCRIPTS, ingested in this process: each child costs its imports."""
     folder = tmp_path_factory.mktemp("filled")
-    (folder / "files").mkdir()
-    for name, text in SCRIPTS.items():
-        (folder / "files" / f"{name}.txt").write_text(f"{text}\n{text}", "utf-8")
     encoder = LocalEncoder.load(mistral_folder)
     with open_store(folder / "store", "town", encoder) as store:
-        ingest([folder / "files"], store, encoder)
+        ingest([scripts(folder / "files")], store, encoder)
     return folder
 
 
@@ -51,7 +52,20 @@ def filled(tmp_path_factory: pytest.TempPathFactory, mistral_folder: Path) -> Pa
 def library(filled: Path, settings: Settings) -> Iterator[Library]:
     """Over a copy of it."""
     shutil.copytree(filled / "store", settings.store)
+    library = Library(settings, "town", alone=True)
+    yield library
+    library.close()
+
+
+@pytest.fixture
+def light(tmp_path: Path) -> Iterator[Library]:
+    """SCRIPTS by an encoder without weights."""
+    settings = Settings(model="hash", store=str(tmp_path / "store"), _env_file=None)
+    encoder = HashEncoder()
+    with open_store(settings.store, "town", encoder) as store:
+        ingest([scripts(tmp_path / "files")], store, encoder)
     library = Library(settings, "town")
+    library._encoder = Remembering(encoder)
     yield library
     library.close()
 
@@ -308,3 +322,31 @@ def test_two_embedders_are_compared_over_one_corpus_and_the_other_takes_over(
     again = Library(library.settings.model_copy(update={"model": shorter}), "town")
     assert again.status().passages == len(SCRIPTS) + 1
     again.close()
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "trouble"),
+    [
+        ("http://attacker.example", {}, "unnamed"),
+        ("http://attacker.example", {"alone": True}, "unnamed"),  # the operator's key would go there
+        ("/etc/模型", {}, "unnamed"),
+        ("/etc/模型", {"alone": True}, ""),
+        ("http://127.0.0.1:9/ours", {}, ""),
+        ("mini-base", {"rival": "mini-base"}, ""),
+        ("mini-base", {"rival": "mini-base", "tenant": "bo", "alone": True}, "tenants"),
+    ],
+)
+def test_a_visitor_spends_no_secret_and_touches_no_other_tenant(
+    model: str, options: dict, trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    tenant = options.pop("tenant", None)
+    settings = Settings(model="http://127.0.0.1:9/ours", store=str(tmp_path), tenant=tenant, _env_file=None)
+    library = Library(settings, "town", **options)
+    begun: list[str] = []
+    monkeypatch.setattr(library, "_build", lambda what, model, paths: begun.append(model) or [])
+    if not trouble:
+        assert list(library.reindex(model)) == [] and begun == [model]
+        return
+    with pytest.raises(NotReady) as refused:
+        list(library.reindex(model))
+    assert (refused.value.trouble, begun) == (trouble, [])

@@ -40,8 +40,14 @@ def build(desk: Desk) -> None:
             add = gr.Button(t("documents.add"), variant="primary", elem_id="rk-documents-add")
             stop = gr.Button(t("stop"), elem_id="rk-documents-stop")
     with gr.Accordion(t("documents.reindex"), open=False, visible=not app.read_only, elem_id="rk-documents-reindex"):
-        model = gr.Textbox(library.model, label=t("documents.model"), info=t("documents.reindex.help"))
-        again = gr.Button(t("documents.reindex.go"), elem_id="rk-documents-reindex-go")
+        shared = desk.settings.tenant is not None
+        gr.Markdown(t("trouble.tenants.help"), visible=shared, elem_classes="rk-told rk-auto")
+        info = t("documents.reindex.help" if library.alone else "trouble.unnamed.help")
+        model = gr.Dropdown(
+            library.named, value=library.model, allow_custom_value=library.alone, label=t("documents.model"), info=info,
+            visible=not shared,
+        )  # fmt: skip
+        again = gr.Button(t("documents.reindex.go"), visible=not shared, elem_id="rk-documents-reindex-go")
     part = gr.Textbox(label=t("documents.filter"), elem_id="rk-documents-filter", elem_classes="rk-auto")
     listed = gr.HTML(js_on_load=REMOVES, apply_default_css=False, elem_classes="rk-page", elem_id="rk-documents-list")
 
@@ -87,12 +93,12 @@ def build(desk: Desk) -> None:
                 done = cards.notice(words("hit.gone"), words("hit.gone.help"))
         return (wrong[0] if wrong else done), *show(part, language)
 
-    def reindex(model: str, language: str) -> Iterator[Html]:
+    def reindex(model: str | None, language: str) -> Iterator[Html]:
         words, wrong = Words(language), list[Html]()
         with telling(words, wrong):
-            for step in library.reindex(model.strip()):
+            for step in library.reindex((model or "").strip()):
                 if step.report is None:
-                    yield cards.progress(words("documents.embedding", value=model), step.done, words)
+                    yield cards.progress(words("documents.embedding", value=str(model)), step.done, words)
                 else:
                     counts = {"passages": int(step.report["embedded"])}
                     yield cards.report(counts, [], [], words)
