@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import re
 import shutil
 import subprocess
 import sys
@@ -42,10 +43,10 @@ Trouble = Literal["empty", "model", "server", "owner", "mismatch", "store", "bus
 
 
 class NotReady(RuntimeError):
-    """The corpus cannot be used now; ``trouble`` says which kind of help is needed."""
+    """The corpus cannot be used now; ``trouble`` says which kind of help is needed. Visitors are shown it."""
 
     def __init__(self, trouble: Trouble, told: str) -> None:
-        super().__init__(told)
+        super().__init__(without_user(told))
         self.trouble: Trouble = trouble
 
 
@@ -67,7 +68,7 @@ class Status:
     """What the corpus holds and where."""
 
     corpus: str
-    location: str
+    location: str  # without a user and password
     model: str
     fingerprint: str
     passages: int
@@ -226,7 +227,7 @@ class Library:
             store = retriever.store
             return Status(
                 self.corpus,
-                self.location,
+                without_user(self.location),
                 self.model,
                 store.fingerprint,
                 store.count(),
@@ -415,6 +416,11 @@ class Library:
             with self._live.lease() as retriever:
                 retriever.store.close()
             self._live = None
+
+
+def without_user(text: str) -> str:
+    """``text`` without what stands before the host in its URLs: a user, often with a password."""
+    return re.sub(r"(https?://)[^\s/?#]*@", r"\1", text)
 
 
 class _Reported:

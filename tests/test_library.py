@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import SCRIPTS, HashEncoder
+from fake_qdrant import serving
 
 from apps.library import Library, NotReady, Step
 from apps.remember import Remembering
@@ -350,3 +351,19 @@ def test_a_visitor_spends_no_secret_and_touches_no_other_tenant(
     with pytest.raises(NotReady) as refused:
         list(library.reindex(model))
     assert (refused.value.trouble, begun) == (trouble, [])
+
+
+def test_a_password_in_the_stores_url_is_shown_to_nobody(encoder: HashEncoder, tmp_path: Path):
+    with serving() as (_, url):
+        with open_store(url, "town", encoder) as store:
+            ingest([scripts(tmp_path / "files")], store, encoder)
+        secret = url.replace("http://", "http://ana:p%40ss:密@")
+        library = Library(Settings(model="hash", store=secret, _env_file=None), "town")
+        library._encoder = Remembering(encoder)
+        assert library.status().location == url
+        library.close()
+        other = Library(library.settings, "nothing")
+        other._encoder = library._encoder
+        with pytest.raises(NotReady) as empty:
+            other.status()
+    assert empty.value.trouble == "empty" and url in str(empty.value) and "ana" not in str(empty.value)
