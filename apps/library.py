@@ -9,6 +9,7 @@ and what a crash leaves half done in that moment is put right at the next openin
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import queue
@@ -101,8 +102,7 @@ class Library:
         self.model = settings.model
         self.served = self.location.startswith(("http://", "https://"))
         self.root = Path(self.location).expanduser().resolve()
-        base = Path(settings.app.uploads) if settings.app.uploads else self._beside() / "uploads" / corpus
-        self.uploads = base.expanduser().resolve()
+        self.uploads, self._uploaded = self._folders()
         self._live: LiveRetriever | None = None
         self._encoder: Remembering | None = None
         self._opening = threading.Lock()
@@ -111,8 +111,18 @@ class Library:
         self._rival: Retriever | None = None
         self._rival_encoder: Remembering | None = None
 
-    def _beside(self) -> Path:
-        return Path(Settings.model_fields["store"].default).parent if self.served else self.root.parent
+    def _folders(self) -> tuple[Path, Path]:
+        """Where uploads go, and where all that the app ever took lies: once, files of all stores of a folder lay
+        together. A tenant, or a store that is not the usual one, has a folder of its own in there."""
+        usual = Path(Settings.model_fields["store"].default)
+        named, tenant = self.settings.app.uploads, self.settings.tenant
+        base = Path(named) if named else (usual if self.served else self.root).parent / "uploads" / self.corpus
+        base = base.expanduser().resolve()
+        if tenant is None and (named or self.root == usual.expanduser().resolve()):
+            return base, base
+        place = without_user(self.location).rstrip("/") if self.served else str(self.root)
+        own = base / hashlib.sha256(f"{place}\0{tenant or ''}".encode()).hexdigest()[:16]
+        return own, base if tenant is None else own
 
     # ------------------------------------------------------------------ searching
 
@@ -250,7 +260,7 @@ class Library:
             first = next(iter(store.passages([state.id])), None)
             if first is None or not any(text in part.casefold() for part in (*key, first.title)):
                 continue
-            uploaded = Path(state.path).is_relative_to(self.uploads)
+            uploaded = Path(state.path).is_relative_to(self._uploaded)
             yield Entry(*key, first.title, first.lang, state.document_passages, state.id, uploaded)
 
     def around(self, passage: str, window: int = 40) -> tuple[Passage, list[Passage]]:
@@ -268,7 +278,7 @@ class Library:
         of it. How many passages went. Raises NotReady."""
         with self._change(), self.lease() as retriever:
             store = retriever.store
-            for path in {path for path, _ in keys if Path(path).is_relative_to(self.uploads)}:
+            for path in {path for path, _ in keys if Path(path).is_relative_to(self._uploaded)}:
                 Path(path).unlink(missing_ok=True)
                 keys = [*keys, *((state.path, state.document) for state in store.states(path))]
             ids = [state.id for state in store.states_of(sorted(set(keys)))]

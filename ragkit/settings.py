@@ -110,7 +110,7 @@ class AppSettings:
     auth: SecretStr | None = None  # user:password, asked of every visitor
     open: bool = False  # no login, although it listens beyond loopback: something in front of it asks
     read_only: bool = False  # documents can be read and asked, not added, deleted or re-indexed
-    uploads: str = ""  # folder that keeps uploaded files; "" for `uploads` beside the store
+    uploads: str = ""  # folder that keeps one app's uploaded files (tenants' apart); "" for `uploads` beside the store
     upload_bytes: int = 20_000_000  # of one file
     uploads_bytes: int = 500_000_000  # of all files that are kept
     visitors: int = 64  # requests that may wait; beyond it they are told to come back

@@ -367,3 +367,31 @@ def test_a_password_in_the_stores_url_is_shown_to_nobody(encoder: HashEncoder, t
         with pytest.raises(NotReady) as empty:
             other.status()
     assert empty.value.trouble == "empty" and url in str(empty.value) and "ana" not in str(empty.value)
+
+
+def test_uploads_of_tenants_and_stores_lie_apart(tmp_path: Path):
+    def uploads(store: str, tenant: str | None = None, named: str = "") -> Path:
+        app = AppSettings(uploads=named)
+        return Library(Settings(store=store, tenant=tenant, app=app, _env_file=None), "shared").uploads
+
+    one, other, usual = str(tmp_path / "one"), str(tmp_path / "other"), Settings.model_fields["store"].default
+    named = str(tmp_path / "named")
+    places = [("http://q:6333", None), (usual, None), *((p, t) for p in (one, other) for t in (None, "ada", "ቦ"))]
+    found = [uploads(*place) for place in places]
+    assert len(set(found)) == len(found) and found == [uploads(*place) for place in places]
+    assert uploads("http://q:6333/") == uploads("http://ana:secret@q:6333") == found[0]
+    assert uploads(usual) == Path(usual).resolve().parent / "uploads" / "shared"
+    assert uploads(one, named=named) == tmp_path / "named"
+    assert uploads(one, "ada", named) != uploads(one, "ቦ", named)
+
+
+def test_what_was_uploaded_before_stores_lay_apart_still_goes_with_its_document(light: Library):
+    before = light.uploads.parent / "前.txt"
+    before.parent.mkdir(parents=True)
+    before.write_text("以前的文件", "utf-8")
+    encoder = light.encoder()
+    with open_store(light.location, "town", encoder) as store:
+        ingest([before], store, encoder)
+    [entry] = light.documents("前.txt")
+    assert entry.uploaded and light.remove([(entry.path, entry.document)]) == 1
+    assert not before.exists()
