@@ -17,6 +17,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -450,17 +451,22 @@ def _steps(command: Sequence[str]) -> Iterator[Step]:
     """What the child says, a JSON object a line; it is killed where nobody listens any more."""
     root = Path(__file__).parent.parent
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-    try:
-        assert child.stdout is not None and child.stderr is not None
-        for line in child.stdout:
-            said = json.loads(line)
-            if "error" in said:
-                raise NotReady("store", said["error"])
-            yield Step(**said)
-        if child.wait():
-            raise NotReady("store", f"the child process ended with {child.returncode}: {child.stderr.read()[-500:]}")
-    finally:
-        if child.poll() is None:
-            child.kill()
-            child.wait()
+    with tempfile.TemporaryFile() as errors:  # a pipe that nobody reads would stop it once it is full
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
+        try:
+            assert child.stdout is not None
+            for line in child.stdout:
+                said = json.loads(line)
+                if "error" in said:
+                    raise NotReady("store", said["error"])
+                yield Step(**said)
+            if child.wait():
+                errors.seek(max(0, errors.seek(0, os.SEEK_END) - 1000))
+                told = errors.read().decode("utf-8", "replace")[-500:]
+                raise NotReady("store", f"the child process ended with {child.returncode}: {told}")
+        finally:
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+            if child.stdout is not None:
+                child.stdout.close()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import SCRIPTS, HashEncoder
 from fake_qdrant import serving
 
-from apps.library import Library, NotReady, Step
+from apps.library import Library, NotReady, Step, _steps
 from apps.remember import Remembering
 from apps.uploads import brought_in
 from ragkit.encoder import LocalEncoder
@@ -395,3 +398,24 @@ def test_what_was_uploaded_before_stores_lay_apart_still_goes_with_its_document(
     [entry] = light.documents("前.txt")
     assert entry.uploaded and light.remove([(entry.path, entry.document)]) == 1
     assert not before.exists()
+
+
+def test_a_child_that_warns_much_goes_on(monkeypatch: pytest.MonkeyPatch):
+    children: list[subprocess.Popen[str]] = []
+    popen = subprocess.Popen
+
+    def started(*args: Any, **options: Any) -> subprocess.Popen[str]:
+        children.append(popen(*args, **options))
+        return children[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", started)
+    warns = "import sys; sys.stderr.buffer.write('तपाईं '.encode() * 20_000); sys.stderr.flush(); print('{\"done\": 1}')"
+    found: list[Step] = []
+    reading = threading.Thread(target=lambda: found.extend(_steps([sys.executable, "-c", warns])), daemon=True)
+    reading.start()
+    reading.join(60)
+    for child in children:
+        child.kill()
+    assert found == [Step(1)]
+    with pytest.raises(NotReady, match=r"ended with 3: .*तपाईं $"):
+        list(_steps([sys.executable, "-c", f"{warns.partition('print')[0]}sys.exit(3)"]))
