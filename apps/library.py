@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ from ragkit.settings import Settings
 from ragkit.store import CorpusNotFound, FingerprintMismatch, Store, StoreError, open_store
 from ragkit.task import Task
 from ragkit.types import Passage
+
+PATIENCE = 5  # seconds that searches wait for a change to take over, before they go on and it is tried again
 
 Trouble = Literal["empty", "model", "server", "owner", "mismatch", "store", "busy", "read_only", "tenants", "unnamed"]
 
@@ -109,6 +112,7 @@ class Library:
         self._opening = threading.Lock()
         self._changing = threading.Lock()
         self._comparing = threading.Lock()
+        self._taking = threading.Event()  # set: whoever embeds for a comparison gives way
         self._rival: Retriever | None = None
         self._rival_encoder: Remembering | None = None
 
@@ -190,24 +194,28 @@ class Library:
 
     def rival(self, model: str) -> Iterator[Step]:
         """Bring the generation of another embedder up to the corpus, beside the current one, so that
-        :meth:`search_by` can ask it. Raises NotReady."""
-        with self._comparing, self.lease() as retriever:
-            if self._rival is not None and not self._rival_behind(retriever.store):
-                return
-            steps: queue.SimpleQueue[Step | BaseException | None] = queue.SimpleQueue()
+        :meth:`search_by` can ask it. Raises NotReady, also where a change takes over meanwhile: what is embedded is
+        kept, and the next call goes on."""
+        steps: queue.SimpleQueue[Step | BaseException | None] = queue.SimpleQueue()
+        left = threading.Event()
 
-            def work() -> None:
-                try:
-                    self._open_rival(model, retriever.store, _Reported(steps))
-                    steps.put(None)
-                except BaseException as error:
-                    steps.put(error)
+        def work() -> None:  # it may outlive its caller by a batch, and reads the store till then
+            try:
+                with self._comparing, self.lease() as retriever:
+                    if self._rival is None or self._rival_behind(retriever.store):
+                        self._open_rival(model, retriever.store, _Reported(steps, (self._taking, left)))
+                steps.put(None)
+            except BaseException as error:
+                steps.put(error)
 
-            threading.Thread(target=work, daemon=True).start()
+        threading.Thread(target=work, daemon=True).start()
+        try:
             while (step := steps.get()) is not None:
                 if isinstance(step, BaseException):
                     raise step if isinstance(step, NotReady) else NotReady("store", str(step)) from step
                 yield step
+        finally:
+            left.set()
 
     def _rival_behind(self, store: Store) -> bool:
         assert self._rival is not None
@@ -336,10 +344,14 @@ class Library:
             command += [self.corpus, model, *(str(path) for path in paths)]
             last = Step(0)
             try:
+                shown = last
                 for last in _steps(command):
                     if last.report is None:
-                        yield last
-                self._take_over(place, model)
+                        yield (shown := last)
+                encoder = self.encoder() if model == self.model else Remembering(self._load(model))
+                while not self._taken_over(place, model, encoder):
+                    yield shown
+                    time.sleep(PATIENCE / 5)  # who waited to search goes first
             finally:
                 if not self.served:
                     shutil.rmtree(place, ignore_errors=True)
@@ -363,9 +375,9 @@ class Library:
             shutil.copytree(self.root / current, copied, ignore=shutil.ignore_patterns("lock", "owner.json"))
         return place
 
-    def _take_over(self, place: Path, model: str) -> None:
-        """Search what the child has made, by ``model``, from now on."""
-        encoder = self.encoder() if model == self.model else Remembering(self._load(model))
+    def _taken_over(self, place: Path, model: str, encoder: Remembering) -> bool:
+        """Search what the child has made, by ``model``, from now on; or not yet, where something holds the store for
+        seconds. To be asked again: searches go on meanwhile."""
 
         def exchange(old: Retriever | None) -> Retriever:
             try:
@@ -379,18 +391,22 @@ class Library:
                 self._live = None  # the next lease opens again
                 raise
 
-        with self._comparing:  # its generation may be the one that takes over
-            if self._rival is not None:
-                self._rival.store.close()
-                self._rival = None
-        if self._live is None:
-            with self._opening:
-                self._live = LiveRetriever(exchange(None))
-        else:
-            try:
-                self._live.replace(exchange, timeout=60)
-            except TimeoutError as error:
-                raise NotReady("busy", str(error)) from error
+        self._taking.set()
+        try:
+            with self._comparing:  # its generation may be the one that takes over
+                if self._rival is not None:
+                    self._rival.store.close()
+                    self._rival = None
+            if self._live is None:
+                with self._opening:
+                    self._live = LiveRetriever(exchange(None))
+            else:
+                self._live.replace(exchange, timeout=PATIENCE)
+        except TimeoutError:
+            return False
+        finally:
+            self._taking.clear()
+        return True
 
     def _exchange(self, place: Path) -> None:
         old = self.root / f".old-{self.corpus}"
@@ -435,14 +451,16 @@ def without_user(text: str) -> str:
 
 
 class _Reported:
-    """A bar whose movements are put into a queue."""
+    """A bar whose movements are put into a queue, until an event says that somebody else needs the store."""
 
-    def __init__(self, steps: queue.SimpleQueue[Any]) -> None:
-        self._steps, self._done = steps, 0
+    def __init__(self, steps: queue.SimpleQueue[Any], stops: Sequence[threading.Event]) -> None:
+        self._steps, self._stops, self._done = steps, stops, 0
 
     def update(self, n: int = 1) -> None:
         self._done += n
         self._steps.put(Step(self._done))
+        if any(stop.is_set() for stop in self._stops):
+            raise NotReady("busy", "a change of the corpus takes over: what is embedded for the comparison is kept")
 
     def set_postfix(self, **numbers: Any) -> None: ...
 

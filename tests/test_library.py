@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,11 +18,11 @@ from conftest import SCRIPTS, HashEncoder
 from fake_qdrant import serving
 
 from apps.library import Library, NotReady, Step, _steps
+from apps.pages.languages import Survey, Surveys
 from apps.remember import Remembering
 from apps.uploads import brought_in
 from ragkit.encoder import LocalEncoder
 from ragkit.ingest import ingest
-from ragkit.live import LiveRetriever
 from ragkit.owner import FolderLock
 from ragkit.settings import AppSettings, Settings
 from ragkit.store import open_store
@@ -207,15 +210,73 @@ def test_a_stopped_change_changes_nothing(library: Library, more: Path):
     assert last(list(library.ingest([more])))["added"] == 1  # and the next one is free to begin
 
 
-def test_a_take_over_that_searches_hold_up_is_told(library: Library, monkeypatch: pytest.MonkeyPatch):
-    def replace(*_: object, timeout: float) -> None:
-        raise TimeoutError(f"1 searches still use the store after {timeout} s")
+def added_here(library: Library, text: str) -> Callable[..., Iterator[Step]]:
+    """What the child does, in this process: a file more, by the library's own encoder."""
 
-    library.status()
-    monkeypatch.setattr(LiveRetriever, "replace", replace)
-    with pytest.raises(NotReady, match="still use the store") as busy:
-        library._take_over(library.root / "made", library.model)
-    assert busy.value.trouble == "busy"
+    def steps(command: Sequence[str]) -> Iterator[Step]:
+        *_, store, corpus, _, path = command
+        Path(path).write_text(text, "utf-8")
+        with open_store(store, corpus, library.encoder()) as opened:
+            yield Step(1, report=asdict(ingest([path], opened, library.encoder())))
+
+    return steps
+
+
+def test_a_change_that_searches_hold_up_takes_over_later(light: Library, more: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("apps.library._steps", added_here(light, "በኋላ"))
+    monkeypatch.setattr("apps.library.PATIENCE", 0.05)
+    with light.lease() as held:  # by a visitor, for longer than a change has patience
+        steps = light.ingest([more / "more.txt"])
+        assert [next(steps), next(steps)] == [Step(0), Step(0)]
+        assert light.status().passages == held.store.count() == len(SCRIPTS)  # searched as before
+    assert last(list(steps))["added"] == 1
+    assert light.status().passages == len(SCRIPTS) + 1
+
+
+def test_a_comparison_that_embeds_gives_way_to_a_change(light: Library, more: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("apps.library._steps", added_here(light, "अभी"))
+    begun, goes_on = threading.Event(), threading.Event()
+
+    class Slow(HashEncoder):
+        def encode_passages(self, passages: Sequence[str]) -> Any:
+            begun.set()
+            assert goes_on.wait(60)
+            return super().encode_passages(passages)
+
+    light._rival_encoder = Remembering(Slow("b"))
+    wrong: list[str] = []
+
+    def compare() -> None:
+        try:
+            list(light.rival("b"))
+        except NotReady as error:
+            wrong.append(error.trouble)
+
+    comparing = threading.Thread(target=compare, daemon=True)
+    comparing.start()
+    assert begun.wait(60)
+    taking = light._taking
+    let = threading.Thread(target=lambda: (taking.wait(60), goes_on.set()), daemon=True)
+    let.start()
+    assert last(list(light.ingest([more / "more.txt"])))["added"] == 1
+    comparing.join(60)
+    assert wrong == ["busy"]
+    list(light.rival("b"))
+    assert len(light.search_by("b", SCRIPTS["hi"], None, "dense", k=50).hits) == len(SCRIPTS) + 1
+
+
+def test_a_survey_gives_the_corpus_back_between_its_batches(light: Library, tmp_path: Path):
+    (tmp_path / "queries.jsonl").write_text(
+        "".join(json.dumps({"_id": name, "text": text}) + "\n" for name, text in SCRIPTS.items()), "utf-8"
+    )
+    judged = "".join(f"{name}\t{name}.txt\t1\n" for name in SCRIPTS)
+    (tmp_path / "qrels.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judged}")
+    desk: Any = SimpleNamespace(library=light, questions=tmp_path)
+    steps = Surveys(desk).bring_up()
+    assert next(steps) == 0
+    light._live.replace(lambda retriever: retriever, timeout=1)  # type: ignore[union-attr]
+    *_, found = steps
+    assert isinstance(found, Survey) and found.state[1] == len(SCRIPTS)
 
 
 def test_a_take_over_that_fails_is_opened_again(library: Library, monkeypatch: pytest.MonkeyPatch):
@@ -230,7 +291,7 @@ def test_a_take_over_that_fails_is_opened_again(library: Library, monkeypatch: p
     library.status()
     with monkeypatch.context() as failing, pytest.raises(NotReady, match="gone"):
         failing.setattr(library, "_retriever", gone)
-        library._take_over(library.root / "made", library.model)
+        library._taken_over(library.root / "made", library.model, library.encoder())
     waiting.join(30)
     assert found == [library.status().passages] == [len(SCRIPTS)]
 

@@ -100,18 +100,26 @@ class Surveys:
         if not self._lock.acquire(timeout=120):
             raise NotReady("busy", "another survey is under way")
         try:
-            with self._desk.library.lease() as retriever:
-                state = (retriever.store.fingerprint, retriever.store.count())
-                if self.now is None or self.now.state != state:
-                    questions = read_questions(self._desk.questions)
-                    texts = list(questions.texts.values())
-                    for done in range(0, len(texts), 8):  # remembered by the encoder, so embed_questions finds them
-                        yield done
+            library = self._desk.library
+            with library.lease() as retriever:
+                known = self.now is not None and self.now.state == state_of(retriever)
+            if not known:
+                questions = read_questions(self._desk.questions)
+                texts = list(questions.texts.values())
+                for done in range(0, len(texts), 8):  # remembered by the encoder, so embed_questions finds them
+                    yield done
+                    with library.lease() as retriever:  # given back each time: a change may take over
                         retriever.encoder.encode_queries(texts[done : done + 8], TASK)
-                    self.now = survey(retriever, questions, state)
+                with library.lease() as retriever:
+                    self.now = survey(retriever, questions, state_of(retriever))
+            assert self.now is not None
             yield self.now
         finally:
             self._lock.release()
+
+
+def state_of(retriever: Retriever) -> tuple[str, int]:
+    return retriever.store.fingerprint, retriever.store.count()
 
 
 def survey(retriever: Retriever, questions: Questions, state: tuple[str, int]) -> Survey:
