@@ -296,21 +296,45 @@ class Library:
 
     def upload(self, arrival: Arrival) -> Iterator[Step]:
         """Ingest what arrived, and nothing else of the folder: a file that is missing there was not removed by anybody.
-        Of a file of which nothing can be read, the version before comes back, and is read again. As :meth:`ingest`."""
+        Of a file of which nothing can be read, the version before comes back, and is read again; of all, where this is
+        stopped or fails. As :meth:`ingest`."""
         report: dict[str, Any] = {"skipped": []}
-        for step in self.ingest(arrival.paths):
-            if step.report is None:
-                yield step
-            else:
-                report = step.report
-        nothing = [Path(one["path"]).name for one in report["skipped"] if not one["part"]]
-        before = [arrival.folder / name for name in nothing if arrival.unreadable(name)]
-        if before:
-            with suppress(NotReady):  # another change came first: what was read now stays
-                *_, last = self.ingest(before)
-                for name, value in (last.report or {}).items():  # counts, and a list
-                    report[name] += value
-        yield Step(0, report=report)
+        before: list[Path] = []
+        try:
+            for step in self.ingest(arrival.paths):
+                if step.report is None:
+                    yield step
+                else:
+                    report = step.report
+            nothing = [Path(one["path"]).name for one in report["skipped"] if not one["part"]]
+            before += [arrival.folder / name for name in nothing if arrival.unreadable(name)]
+            if before:
+                with suppress(NotReady):  # another change came first: what was read now stays
+                    *_, last = self.ingest(before)
+                    for name, value in (last.report or {}).items():  # counts, and a list
+                        report[name] += value
+            yield Step(0, report=report)
+        except BaseException:
+            if self.served:  # what was written there stays, but the files do not
+                self._follow([*before, *arrival.withdrawn()])
+            raise
+
+    def _follow(self, paths: Sequence[Path]) -> None:
+        """Let the store say of each path what its file says now, in a thread, once no other change is under way: nobody
+        waits who has stopped an upload."""
+        there, gone = [path for path in paths if path.exists()], [path for path in paths if not path.exists()]
+
+        def work() -> None:
+            with suppress(NotReady):  # the server is gone, for example: the next upload of these mends it
+                with self._change(wait=True), self.lease() as retriever:
+                    for path in gone:
+                        if not path.exists():  # else it has come in anew
+                            retriever.store.delete([state.id for state in retriever.store.states(path.as_posix())])
+                if there:
+                    for _ in self._build("ingest", self.model, there, wait=True):
+                        pass
+
+        threading.Thread(target=work, daemon=True).start()
 
     def ingest(self, paths: Sequence[Path]) -> Iterator[Step]:
         """Bring the corpus up to date with ``paths``, in a child process. Closing the iterator stops it. Raises
@@ -327,18 +351,18 @@ class Library:
         yield from self._build("reindex", model, ())
 
     @contextmanager
-    def _change(self) -> Iterator[None]:
+    def _change(self, *, wait: bool = False) -> Iterator[None]:
         if self.settings.app.read_only:
             raise NotReady("read_only", "this app only reads (RAGKIT_APP_READ_ONLY)")
-        if not self._changing.acquire(blocking=False):
+        if not self._changing.acquire(blocking=wait):
             raise NotReady("busy", "another change of the corpus is under way")
         try:
             yield
         finally:
             self._changing.release()
 
-    def _build(self, what: str, model: str, paths: Sequence[Path]) -> Iterator[Step]:
-        with self._change():
+    def _build(self, what: str, model: str, paths: Sequence[Path], *, wait: bool = False) -> Iterator[Step]:
+        with self._change(wait=wait):
             place = Path(self.location) if self.served else self._copied()
             command = [sys.executable, "-m", "apps.build", what, str(self.location if self.served else place)]
             command += [self.corpus, model, *(str(path) for path in paths)]

@@ -98,8 +98,7 @@ def brought_in(files: Sequence[tuple[Path, str]], folder: Path, most: int, total
             arrival.take(path, safe_name(name))
         yield arrival
     except BaseException:
-        for name in list(arrival.taken):
-            arrival.unreadable(name)
+        arrival.withdrawn()
         raise
     finally:
         shutil.rmtree(arrival.aside, ignore_errors=True)
@@ -126,6 +125,13 @@ class Arrival:
                 target.replace(self.aside / name)
             self.taken.append(name)
         shutil.copyfile(path, target)
+
+    def withdrawn(self) -> list[Path]:
+        """All of it goes, as :meth:`unreadable` says. Where it lay."""
+        paths = self.paths
+        for name in list(self.taken):
+            self.unreadable(name)
+        return paths
 
     def unreadable(self, name: str) -> bool:
         """Nothing of this one could be read: it goes, and the version before it, if there was one, comes back. Whether

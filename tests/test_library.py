@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -214,7 +215,7 @@ def added_here(library: Library, text: str) -> Callable[..., Iterator[Step]]:
     """What the child does, in this process: a file more, by the library's own encoder."""
 
     def steps(command: Sequence[str]) -> Iterator[Step]:
-        *_, store, corpus, _, path = command
+        store, corpus, _, path = command[4:]
         Path(path).write_text(text, "utf-8")
         with open_store(store, corpus, library.encoder()) as opened:
             yield Step(1, report=asdict(ingest([path], opened, library.encoder())))
@@ -480,3 +481,43 @@ def test_a_child_that_warns_much_goes_on(monkeypatch: pytest.MonkeyPatch):
     assert found == [Step(1)]
     with pytest.raises(NotReady, match=r"ended with 3: .*तपाईं $"):
         list(_steps([sys.executable, "-c", f"{warns.partition('print')[0]}sys.exit(3)"]))
+
+
+def test_a_stopped_upload_leaves_a_server_as_its_files_are(
+    encoder: HashEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def here(command: Sequence[str]) -> Iterator[Step]:
+        store, corpus, _, *paths = command[4:]
+        with open_store(store, corpus, encoder) as opened:
+            report = ingest(paths, opened, encoder)
+        yield Step(1)  # its passages are written
+        yield Step(1, report=asdict(report))
+
+    def texts(library: Library) -> list[str]:
+        return sorted(library.around(entry.first)[0].text for entry in library.documents())
+
+    monkeypatch.setattr("apps.library._steps", here)
+    old, new = tmp_path / "old", tmp_path / "new"
+    for folder, text in ((old, "第一版"), (new, "第二版")):
+        folder.mkdir()
+        (folder / "合同.txt").write_text(text, "utf-8")
+    (new / "ใหม่.txt").write_text("ใหม่", "utf-8")
+    with serving() as (_, url):
+        app = AppSettings(uploads=str(tmp_path / "kept"))
+        library = Library(Settings(model="hash", store=url, app=app, _env_file=None), "town")
+        library._encoder = Remembering(encoder)
+        upload(library, old / "合同.txt")
+        given = [(file, file.name) for file in new.iterdir()]
+        with pytest.raises(RuntimeError, match="stopped"), brought_in(given, library.uploads, 10**6, 10**7) as arrival:
+            steps = library.upload(arrival)
+            next(steps)
+            with open_store(url, "town", encoder) as store:
+                assert store.count() == 2
+            steps.close()
+            raise RuntimeError("stopped")
+        deadline = time.monotonic() + 120
+        while texts(library) != ["第一版"] and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert texts(library) == ["第一版"]
+        assert [file.read_text("utf-8") for file in library.uploads.iterdir()] == ["第一版"]
+        library.close()
