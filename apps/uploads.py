@@ -8,6 +8,7 @@ read, and comes back if it could not be.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import unicodedata
 import zipfile
@@ -19,7 +20,7 @@ from pathlib import Path
 from ragkit.readers import READERS
 
 _ZIPPED = {".docx": "word/", ".pptx": "ppt/", ".epub": "META-INF/"}  # a name that each has in it
-NAME_BYTES = 200  # UTF-8; file systems take 255
+NAME_BYTES = 180  # UTF-8; file systems take 255, and Gradio hands over no more than 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +32,20 @@ class Refused:
     value: object = ""
 
 
-def safe_name(name: str) -> str:
+def safe_name(name: str, path: Path | None = None) -> str:
     """The last part of ``name``, without control and direction characters, not hidden, and not too long. "" where
-    nothing is left."""
+    nothing is left. The end of a long one, where numbers stand, goes; a digest of the file at ``path`` tells it from
+    others (of the name, it would not: Gradio has cut that already)."""
     last = name.replace("\\", "/").rpartition("/")[2]
     kept = "".join(sign for sign in last if unicodedata.category(sign) not in ("Cc", "Cf", "Cs", "Zl", "Zp"))
     kept = unicodedata.normalize("NFC", kept).strip(" .")
     stem, dot, suffix = kept.rpartition(".")
-    while dot and len(kept.encode()) > NAME_BYTES and stem:
-        stem = stem[:-1]
+    if dot and len(kept.encode()) > NAME_BYTES:
+        if path is not None and path.is_file():
+            with path.open("rb") as file:
+                suffix = f"{hashlib.file_digest(file, 'sha256').hexdigest()[:8]}.{suffix}"
+        while stem and len(f"{stem}.{suffix}".encode()) > NAME_BYTES:
+            stem = stem[:-1]
         kept = f"{stem}.{suffix}"
     return kept if stem and len(kept.encode()) <= NAME_BYTES else ""
 
@@ -89,13 +95,16 @@ def brought_in(files: Sequence[tuple[Path, str]], folder: Path, most: int, total
     try:
         for path, name in files:
             wrong = refusal(path, name, most)
-            if wrong is None and path.stat().st_size > room:
+            kept = "" if wrong else safe_name(name, path)
+            if kept in arrival.taken:
+                wrong = Refused(name, "upload.twice")
+            elif wrong is None and path.stat().st_size > room:
                 wrong = Refused(name, "upload.no_room", total // 1_000_000)
             if wrong is not None:
                 arrival.refused.append(wrong)
                 continue
             room -= path.stat().st_size
-            arrival.take(path, safe_name(name))
+            arrival.take(path, kept)
         yield arrival
     except BaseException:
         arrival.withdrawn()
@@ -119,11 +128,10 @@ class Arrival:
 
     def take(self, path: Path, name: str) -> None:
         target = self.folder / name
-        if name not in self.taken:
-            if target.exists():
-                self.aside.mkdir(exist_ok=True, mode=0o700)
-                target.replace(self.aside / name)
-            self.taken.append(name)
+        if target.exists():
+            self.aside.mkdir(exist_ok=True, mode=0o700)
+            target.replace(self.aside / name)
+        self.taken.append(name)
         shutil.copyfile(path, target)
 
     def withdrawn(self) -> list[Path]:

@@ -41,6 +41,28 @@ def test_a_long_name_is_cut_between_characters():
     assert kept.endswith("图.pdf") and len(kept.encode()) <= 200
 
 
+@pytest.mark.parametrize("letter", ["图", "ก", "भ", "ቤ", "🚢", "x"])
+def test_long_names_that_differ_at_their_end_stay_two(letter: str, tmp_path: Path):
+    folder = tmp_path / "kept"
+    one, other = made(tmp_path, "1", b"one"), made(tmp_path, "2", b"other")
+    names = [f"{letter * 210} {n}.txt" for n in (1, 2)]
+    with brought_in([(one, names[0]), (other, names[1])], folder, MOST, MOST) as arrival:
+        assert arrival.refused == []
+    assert sorted(path.read_bytes() for path in folder.iterdir()) == [b"one", b"other"]
+    assert all(name.endswith(".txt") and len(name.encode()) <= 200 for name in arrival.taken)
+    cut = f"{letter * (196 // len(letter.encode()))}.txt"  # what Gradio makes of both
+    with brought_in([(one, cut), (other, cut)], folder, MOST, MOST) as again:
+        assert sorted(again.taken) == sorted(arrival.taken)  # the same files: new versions of the same documents
+
+
+def test_a_name_that_comes_twice_at_once_is_refused(tmp_path: Path):
+    files = [(made(tmp_path, "1", b"one"), "a/ملف.txt"), (made(tmp_path, "2", b"other"), "b/ملف.txt")]
+    with brought_in(files, tmp_path / "kept", MOST, MOST) as arrival:
+        pass
+    assert [(r.name, r.reason) for r in arrival.refused] == [("b/ملف.txt", "upload.twice")]
+    assert (tmp_path / "kept" / "ملف.txt").read_bytes() == b"one"
+
+
 def made(folder: Path, name: str, content: bytes) -> Path:
     path = folder / name
     path.write_bytes(content)
