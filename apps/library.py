@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -35,7 +36,7 @@ from ragkit.live import LiveRetriever
 from ragkit.owner import CorpusInUse
 from ragkit.progress import Bar
 from ragkit.reindex import beside
-from ragkit.rerank import load_reranker
+from ragkit.rerank import Reranker, load_reranker
 from ragkit.retrieve import Mode, Retriever
 from ragkit.settings import Settings
 from ragkit.store import CorpusNotFound, FingerprintMismatch, Store, StoreError, open_store
@@ -164,12 +165,15 @@ class Library:
     def _retriever(self, encoder: Remembering, *, create: bool = False) -> Retriever:
         if not self.served:
             self._put_right()
-        wanted = self.settings.rerank
-        reranker = load_reranker(wanted)
+        reranker = self._reranker
         store = self._store(encoder, create=create)
         if not (self.served or self._changing.locked()):  # the corpus is ours, and so is what a killed change left
             shutil.rmtree(self._building, ignore_errors=True)
-        return Retriever(store, encoder, reranker=reranker, rerank_depth=wanted.depth)
+        return Retriever(store, encoder, reranker=reranker, rerank_depth=self.settings.rerank.depth)
+
+    @cached_property
+    def _reranker(self) -> Reranker | None:
+        return load_reranker(self.settings.rerank)  # once: searches wait while a change takes over
 
     def _store(self, encoder: Remembering, *, create: bool) -> Store:
         try:

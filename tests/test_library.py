@@ -234,6 +234,21 @@ def test_a_change_that_searches_hold_up_takes_over_later(light: Library, more: P
     assert light.status().passages == len(SCRIPTS) + 1
 
 
+def test_the_reranker_is_loaded_once(light: Library, more: Path, monkeypatch: pytest.MonkeyPatch):
+    class Longest:
+        def scores(self, query: str, texts: Sequence[str]) -> list[float]:
+            return [float(len(text)) for text in texts]
+
+    loaded: list[Longest] = []
+    monkeypatch.setattr("apps.library.load_reranker", lambda _: loaded.append(Longest()) or loaded[-1])
+    monkeypatch.setattr("apps.library._steps", added_here(light, "更多"))
+    for _ in range(2):
+        list(light.ingest([more / "more.txt"]))
+        with light.lease() as retriever:
+            assert retriever.reranker is loaded[0]
+    assert len(loaded) == 1
+
+
 def test_a_comparison_that_embeds_gives_way_to_a_change(light: Library, more: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("apps.library._steps", added_here(light, "अभी"))
     begun, goes_on = threading.Event(), threading.Event()
