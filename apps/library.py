@@ -114,7 +114,7 @@ class Library:
         self._changing = threading.Lock()
         self._comparing = threading.Lock()
         self._taking = threading.Event()  # set: whoever embeds for a comparison gives way
-        self._rival: Retriever | None = None
+        self._rival: LiveRetriever | None = None
         self._rival_encoder: Remembering | None = None
 
     def _folders(self) -> tuple[Path, Path]:
@@ -223,25 +223,39 @@ class Library:
 
     def _rival_behind(self, store: Store) -> bool:
         assert self._rival is not None
-        return self._rival.store.count() != store.count()
+        with self._rival.lease() as rival:
+            return rival.store.count() != store.count()
 
     def _open_rival(self, model: str, store: Store, bar: Bar) -> None:
-        if self._rival is not None:
-            self._rival.store.close()
-            self._rival = None
+        self._close_rival()
         encoder = self._rival_encoder or Remembering(self._load(model))
         self._rival_encoder = encoder
         opened, _, _ = beside(store, encoder, progress=bar)
         mine = opened if self.settings.tenant is None else opened.for_tenant(self.settings.tenant)
-        self._rival = Retriever(mine, encoder)
+        self._rival = LiveRetriever(Retriever(mine, encoder))
+
+    def _close_rival(self) -> None:
+        """Once no comparison asks it any more."""
+
+        def closed(rival: Retriever) -> Retriever:
+            rival.store.close()
+            return rival
+
+        live, self._rival = self._rival, None
+        if live is not None:
+            live.replace(closed)
 
     def search_by(self, model: str, question: str, task: Task | None, mode: Mode, k: int = 10) -> Found:
         """By the corpus's embedder, or by the rival of that name."""
         with self.lease() as retriever:
-            asked = self._rival if model else retriever
-            if asked is None:
-                raise NotReady("model", f"no generation by {model!r} is open to compare with")
-            return search(asked, question, task=task, mode=mode, k=k)
+            if not model:
+                return search(retriever, question, task=task, mode=mode, k=k)
+            live = self._rival
+            if live is not None:
+                with live.lease() as rival:
+                    if live is self._rival:  # else it was closed while this waited
+                        return search(rival, question, task=task, mode=mode, k=k)
+            raise NotReady("busy", f"no generation by {model!r} is open to compare with")
 
     # ------------------------------------------------------------------ reading
 
@@ -422,9 +436,7 @@ class Library:
         self._taking.set()
         try:
             with self._comparing:  # its generation may be the one that takes over
-                if self._rival is not None:
-                    self._rival.store.close()
-                    self._rival = None
+                self._close_rival()
             if self._live is None:
                 with self._opening:
                     self._live = LiveRetriever(exchange(None))
@@ -464,9 +476,7 @@ class Library:
         return self.root / store.collection
 
     def close(self) -> None:
-        if self._rival is not None:
-            self._rival.store.close()
-            self._rival = None
+        self._close_rival()
         if self._live is not None:
             with self._live.lease() as retriever:
                 retriever.store.close()

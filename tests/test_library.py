@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +28,7 @@ from ragkit.ingest import ingest
 from ragkit.owner import FolderLock
 from ragkit.settings import AppSettings, Settings
 from ragkit.store import open_store
+from ragkit.task import DEFAULT_TASK, TASKS, Task
 
 
 @pytest.fixture
@@ -279,6 +281,33 @@ def test_a_comparison_that_embeds_gives_way_to_a_change(light: Library, more: Pa
     assert wrong == ["busy"]
     list(light.rival("b"))
     assert len(light.search_by("b", SCRIPTS["hi"], None, "dense", k=50).hits) == len(SCRIPTS) + 1
+
+
+def test_a_rival_stays_open_while_it_is_asked(light: Library, more: Path, monkeypatch: pytest.MonkeyPatch):
+    asked, answer = threading.Event(), threading.Event()
+
+    class Waits(HashEncoder):
+        def encode_queries(self, queries: Sequence[str], task: Task) -> Any:
+            asked.set()
+            assert answer.wait(60)
+            return super().encode_queries(queries, task)
+
+    monkeypatch.setattr("apps.library._steps", added_here(light, "다른"))
+    monkeypatch.setattr("apps.library.PATIENCE", 0.05)
+    light._rival_encoder = Remembering(Waits("b"))
+    list(light.rival("b"))
+    with ThreadPoolExecutor() as pool:
+        comparing = pool.submit(light.search_by, "b", SCRIPTS["am"], TASKS[DEFAULT_TASK], "dense")
+        assert asked.wait(60)
+        changing = pool.submit(lambda: list(light.ingest([more / "more.txt"])))
+        while light._rival is not None and not changing.done():
+            time.sleep(0.02)
+        answer.set()
+        assert len(comparing.result(60).hits) == len(SCRIPTS)
+        assert last(changing.result(60))["added"] == 1
+    with pytest.raises(NotReady) as closed:
+        light.search_by("b", SCRIPTS["am"], None, "dense")
+    assert closed.value.trouble == "busy"
 
 
 def test_a_survey_gives_the_corpus_back_between_its_batches(light: Library, tmp_path: Path):
