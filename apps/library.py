@@ -31,12 +31,12 @@ from typing import Any, Literal
 from apps.explain import Found, search
 from apps.remember import Remembering
 from apps.uploads import Arrival
-from ragkit.client import is_url
+from ragkit.client import RemoteError, is_url
 from ragkit.live import LiveRetriever
 from ragkit.owner import CorpusInUse
 from ragkit.progress import Bar
 from ragkit.reindex import beside
-from ragkit.rerank import Reranker, load_reranker
+from ragkit.rerank import Reranker, RerankError, load_reranker
 from ragkit.retrieve import Mode, Retriever
 from ragkit.settings import Settings
 from ragkit.store import CorpusNotFound, FingerprintMismatch, Store, StoreError, open_store
@@ -45,7 +45,9 @@ from ragkit.types import Passage
 
 PATIENCE = 5  # seconds that searches wait for a change to take over, before they go on and it is tried again
 
-Trouble = Literal["empty", "model", "server", "owner", "mismatch", "store", "busy", "read_only", "tenants", "unnamed"]
+Trouble = Literal[
+    "empty", "model", "server", "owner", "mismatch", "store", "busy", "read_only", "tenants", "unnamed", "reranker"
+]
 
 
 class NotReady(RuntimeError):
@@ -134,12 +136,16 @@ class Library:
 
     @contextmanager
     def lease(self) -> Iterator[Retriever]:
-        """The corpus, open while the block runs. Raises NotReady."""
+        """The corpus, open while the block runs. Raises NotReady, also where a server fails in the block: the store's,
+        the embedder's or the reranker's."""
         while True:
             live = self._live or self._opened()
             with live.lease() as retriever:
                 if live is self._live:  # else a change failed while this waited, and the store is closed
-                    yield retriever
+                    try:
+                        yield retriever
+                    except (StoreError, RemoteError, RerankError) as error:
+                        raise self._not_ready(error) from error
                     return
 
     def _opened(self) -> LiveRetriever:
@@ -185,14 +191,22 @@ class Library:
                 qdrant_settings=self.settings.qdrant,
                 create=create,
             )
-        except CorpusNotFound as error:
-            raise NotReady("empty", str(error)) from error
-        except FingerprintMismatch as error:
-            raise NotReady("mismatch", str(error)) from error
-        except CorpusInUse as error:
-            raise NotReady("owner", str(error)) from error
         except StoreError as error:
-            raise NotReady("server" if self.served else "store", str(error)) from error
+            raise self._not_ready(error) from error
+
+    def _not_ready(self, error: Exception) -> NotReady:
+        match error:
+            case CorpusNotFound():
+                return NotReady("empty", str(error))
+            case FingerprintMismatch():
+                return NotReady("mismatch", str(error))
+            case CorpusInUse():
+                return NotReady("owner", str(error))
+            case RemoteError():
+                return NotReady("model", str(error))
+            case RerankError():
+                return NotReady("reranker", str(error))
+        return NotReady("server" if self.served else "store", str(error))
 
     # ------------------------------------------------------------------ comparing
 

@@ -23,9 +23,11 @@ from apps.library import Library, NotReady, Step, _steps
 from apps.pages.languages import Survey, Surveys
 from apps.remember import Remembering
 from apps.uploads import brought_in
+from ragkit.client import RemoteError
 from ragkit.encoder import LocalEncoder
 from ragkit.ingest import ingest
 from ragkit.owner import FolderLock
+from ragkit.rerank import RerankError
 from ragkit.settings import AppSettings, Settings
 from ragkit.store import open_store
 from ragkit.task import DEFAULT_TASK, TASKS, Task
@@ -565,3 +567,23 @@ def test_a_stopped_upload_leaves_a_server_as_its_files_are(
         assert texts(library) == ["第一版"]
         assert [file.read_text("utf-8") for file in library.uploads.iterdir()] == ["第一版"]
         library.close()
+
+
+def test_a_server_that_stops_after_it_was_opened_is_named(encoder: HashEncoder, tmp_path: Path):
+    with serving() as (_, url):
+        with open_store(url, "town", encoder) as store:
+            ingest([scripts(tmp_path / "files")], store, encoder)
+        library = Library(Settings(model="hash", store=url, _env_file=None), "town")
+        library._encoder = Remembering(encoder)
+        assert library.status().passages == len(SCRIPTS)
+    with pytest.raises(NotReady) as stopped:
+        library.status()
+    assert stopped.value.trouble == "server"
+    library.close()
+
+
+@pytest.mark.parametrize(("error", "trouble"), [(RemoteError("消失"), "model"), (RerankError("消失"), "reranker")])
+def test_a_model_that_stops_after_it_was_opened_is_named(error: Exception, trouble: str, light: Library):
+    with pytest.raises(NotReady, match="消失") as stopped, light.lease():
+        raise error
+    assert stopped.value.trouble == trouble
