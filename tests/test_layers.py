@@ -142,7 +142,7 @@ def test_the_trainer_needs_no_server_and_no_app(path: Path):
     if path.stem == "evaluate":
         allowed |= {"store", "retrieve", "metrics", "language", "evaluate"}
     if path.stem == "mteb_store":
-        allowed |= {"store", "retrieve", "settings", "sparse", "language"}
+        allowed |= {"store", "retrieve", "settings", "sparse", "split", "language"}
     if path.stem == "harness":
         allowed |= {"metrics"}
     if path.stem == "evaluate_cli":
