@@ -384,6 +384,43 @@ def test_a_broken_line_is_named(data: Path):
     (data / "broken.jsonl").write_text('{"query": "a", "positive": "b"}\n{"query": \n', "utf-8")
     with pytest.raises(ValueError, match=r"broken.jsonl, line 2: not JSON"):
         make_plan([Source("examples", "broken.jsonl", "sts")], data, batch_size=1, seed=1)
+    (data / "broken.jsonl").write_text('{"query": "a", "positive": "b"}\n["ሀ", "ለ"]\n', "utf-8")
+    with pytest.raises(ValueError, match=r'broken.jsonl, line 2: \["ሀ", "ለ"\] is no record'):
+        make_plan([Source("examples", "broken.jsonl", "sts")], data, batch_size=1, seed=1)
+
+
+GOOD = {"query": "የኢትዮጵያ ዋና ከተማ?", "positive": "አዲስ አበባ"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "record", "message"),
+    [
+        ("examples", {**GOOD, "negatives": "ናይሮቢ"}, "negatives is a text, 'ናይሮቢ': write a list of texts"),
+        ("examples", {**GOOD, "known": "ሸገር"}, "known is a text"),
+        ("examples", {**GOOD, "negatives": ["ናይሮቢ", None]}, "None stands where a text belongs"),
+        ("examples", {**GOOD, "negatives": 7}, "'int' object is not iterable"),
+        ("examples", {**GOOD, "negatives": ["ናይሮቢ"], "negative_ids": ["1", "2"]}, "negative_ids has 2 for 1 negatives"),
+        ("examples", {**GOOD, "positive": ["አዲስ አበባ"]}, "stands where a text belongs"),
+        ("qa", {"query": "ጥያቄ", "pos": None}, "has a record that cannot be read"),
+        ("bitext", {"src": None, "tgt": "Tür"}, "None stands where a text belongs"),
+        ("similar", {"s1": "ሀ", "s2": "ለ", "score": "many"}, "could not convert string to float: 'many'"),
+    ],
+)
+def test_a_bad_record_is_told_with_its_source(tmp_path: Path, kind: str, record: dict[str, Any], message: str):
+    good = {"query": "कौन", "positive": "वह", "pos": "वह", "src": "คน", "tgt": "人", "s1": "a", "s2": "b", "score": 5}
+    write(tmp_path / "r.jsonl", [good, record])
+    with pytest.raises(ValueError, match=message) as told:
+        make_plan([Source(kind, "r.jsonl", "sts")], tmp_path, batch_size=1, seed=1)
+    assert str(told.value).startswith(f"source 'r.jsonl' of kind '{kind}' has a record ")
+    assert str(told.value).endswith(f": {record!r}")
+
+
+def test_null_is_empty(tmp_path: Path):
+    nothing = {"instruction": None, "negatives": None, "negative_ids": None, "known": None, "page": None}
+    write(tmp_path / "e.jsonl", [{**GOOD, **nothing, "positive_id": None}, {"query": "ใคร", "positive": None}])
+    plan = make_plan([Source("examples", "e.jsonl", "sts")], tmp_path, batch_size=1, seed=1)
+    assert [e for b in plan for e in b.examples] == [TrainingExample(*GOOD.values(), TASKS["sts"].instruction)]
+    assert plan.dropped["blank query or positive"] == 1
 
 
 def test_shipped_recipes_are_readable():

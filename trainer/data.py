@@ -39,21 +39,33 @@ class TrainingExample:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> TrainingExample:
-        """The example that a record of kind ``examples`` is; what stands in it besides is let be."""
+        """The example that a record of kind ``examples`` is; null is empty, what stands in it besides is let be. Raises
+        KeyError without query or positive, ValueError for a text where a list belongs, or for ids of other negatives.
+        """
+        negatives, negative_ids, known = (_several(record, name) for name in ("negatives", "negative_ids", "known"))
+        if negative_ids and len(negative_ids) != len(negatives):
+            raise ValueError(f"negative_ids has {len(negative_ids)} for {len(negatives)} negatives: write one for each")
         return cls(
-            record["query"],
-            record["positive"],
-            record.get("instruction", ""),
-            tuple(record.get("negatives", ())),
-            record.get("positive_id", ""),
-            tuple(record.get("negative_ids", ())),
-            tuple(record.get("known", ())),
-            record.get("page", ""),
+            record["query"] or "",
+            record["positive"] or "",
+            record.get("instruction") or "",
+            negatives,
+            record.get("positive_id") or "",
+            negative_ids,
+            known,
+            record.get("page") or "",
         )
 
     def record(self) -> dict[str, Any]:
         """What :meth:`of` reads; what is empty is left out."""
         return {key: value for key, value in asdict(self).items() if value}
+
+
+def _several(record: Mapping[str, Any], name: str) -> tuple[Any, ...]:
+    value = record.get(name) or ()
+    if isinstance(value, str):
+        raise ValueError(f"{name} is a text, {value[:40]!r}: write a list of texts")
+    return tuple(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +96,12 @@ def read_records(path: Path) -> Iterator[Record]:
     with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             try:
-                yield json.loads(line)
+                record = json.loads(line)
             except json.JSONDecodeError as error:
                 raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
+            if not isinstance(record, dict):
+                raise ValueError(f"{path}, line {number}: {line.strip()[:40]} is no record: write {{...}}")
+            yield record
 
 
 def _examples(records: Iterable[Record], _: random.Random) -> Iterator[TrainingExample]:
@@ -192,20 +207,16 @@ class Drawn:
 def draw(source: Source, data: Path, *, hard_negatives: int, seed: int) -> Iterator[Drawn]:
     """Each group of the source's files, its share of examples with at most ``hard_negatives`` each.
 
-    Raises ValueError for an unknown kind, a path or ``where`` that matches nothing, a record that lacks a field, or an
-    instruction that makes no prompt.
+    Raises ValueError for an unknown kind, a path or ``where`` that matches nothing, a record that lacks a field or
+    holds what does not belong there, or an instruction that makes no prompt.
     """
     where = _Where(source.where)
     for name, ratio, read in _groups(source, data, where):
         rng = random.Random(f"{seed} {name}")
         dropped: Counter[str] = Counter()
         where.left_out = 0
-        try:
-            examples = list(_usable(name, source, read(rng), hard_negatives, rng, dropped))
-        except KeyError as error:
-            raise ValueError(
-                f"source {name!r} of kind {source.kind!r} has a record without the field {error}"
-            ) from error
+        stream = _texts_alone(name, source, read(rng), where)
+        examples = list(_usable(name, source, stream, hard_negatives, rng, dropped))
         rng.shuffle(examples)
         if source.by_page:
             examples = _by_page(examples, rng)
@@ -224,13 +235,16 @@ class _Where:
     def __init__(self, wanted: Mapping[str, Any]) -> None:
         self.wanted = wanted
         self.taken = self.left_out = 0
+        self.current: Record | None = None  # that the reader has before it; None while it asks for the next
         self.met: dict[str, dict[str, None]] = {key: {} for key in wanted}  # the first ten of each
 
     def __call__(self, records: Iterable[Record]) -> Iterator[Record]:
         for record in records:
             if all(record.get(key) == value for key, value in self.wanted.items()):
                 self.taken += 1
+                self.current = record
                 yield record
+                self.current = None
             else:
                 self.left_out += 1
                 for key, values in self.met.items():
@@ -291,6 +305,25 @@ def _name(file: Path, data: Path) -> str:
 
 def _read(kind: str, where: _Where, files: list[Path], rng: random.Random) -> Iterator[TrainingExample]:
     return READERS[kind](where(r for file in files for r in read_records(file)), rng)
+
+
+def _texts_alone(
+    name: str, source: Source, examples: Iterable[TrainingExample], where: _Where
+) -> Iterator[TrainingExample]:
+    """The examples as they are. Raises ValueError that names the source, and the record, where one cannot be made or
+    holds another thing than a text; what a file or a public set says of itself is let through."""
+    try:
+        for example in examples:
+            for text in (example.query, example.positive, example.instruction, *example.negatives):
+                if not isinstance(text, str):
+                    raise TypeError(f"{text!r:.80} stands where a text belongs")
+            yield example
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, ValueError) and where.current is None:
+            raise
+        wrong = f"without the field {error}" if isinstance(error, KeyError) else f"that cannot be read ({error})"
+        record = f": {where.current!r:.200}" if where.current else ""
+        raise ValueError(f"source {name!r} of kind {source.kind!r} has a record {wrong}{record}") from error
 
 
 def _usable(
