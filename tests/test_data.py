@@ -372,12 +372,32 @@ def test_errors_say_what_to_do(data: Path, source: Source, message: str):
 @pytest.mark.parametrize(
     ("query", "instruction", "message"),
     [("ጥያቄ", "", "blank instruction"), ("ጥያቄ", [], "blank instruction"), ("ጥያቄ", "Find\nit", "several lines"),
-     ("Instruct: Find\nQuery: ጥያቄ", "Find", "already starts with the prefix")],
+     ("Instruct: Find it\nQuery: ጥያቄ", "Find it", "already starts with the prefix")],
 )  # fmt: skip
 def test_what_makes_no_prompt_is_refused_before_the_run(tmp_path: Path, query: str, instruction: Any, message: str):
     write(tmp_path / "e.jsonl", [{"query": query, "positive": "መልስ"}])
     with pytest.raises(ValueError, match=f"source 'e.jsonl', query .*{message}.*Set the source's instruction"):
         make_plan([Source("examples", "e.jsonl", instruction)], tmp_path, batch_size=1, seed=1)
+
+
+@pytest.mark.parametrize("name", ["web_search", "Web-Search", ["sts", "bitexts"]])
+def test_a_name_of_no_task_is_no_instruction(name: Any):
+    with pytest.raises(ValueError, match=r"source 'ถาม.jsonl' has the instruction .*use one of web-search, "):
+        Source("qa", "ถาม.jsonl", name)
+    for sentence in (
+        "检索能回答问题的段落",
+        "ค้นหาข้อความที่ตอบคำถาม",
+        "質問に答える文章を探す",
+        "ጥያቄውን የሚመልስ አንቀጽ ፈልግ",
+        "🔎",
+    ):
+        assert Source("qa", "ถาม.jsonl", [sentence, "sts"]).instructions == [sentence, "sts"]
+
+
+@pytest.mark.parametrize("ratio", [3.0, -0.1, float("nan")])
+def test_a_share_is_no_more_than_all(ratio: float):
+    with pytest.raises(ValueError, match=r"source 'ถาม.jsonl' has the ratio .*: a share is from 0 to 1"):
+        Source("qa", "ถาม.jsonl", "sts", ratio=ratio)
 
 
 def test_a_broken_line_is_named(data: Path):

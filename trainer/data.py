@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -70,7 +71,8 @@ def _several(record: Mapping[str, Any], name: str) -> tuple[Any, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Files of one kind and task. ``ratio`` is the share of its examples drawn for the run."""
+    """Files of one kind and task. ``ratio`` is the share of its examples drawn for the run. Raises ValueError for one
+    below 0 or above 1, and for an instruction that reads like a name and is none of TASKS."""
 
     kind: str  # a key of READERS, or "public"
     path: str | list[str]  # below the data folder, beside the recipes, or of PUBLIC_SETS; may hold wildcards
@@ -80,6 +82,20 @@ class Source:
     together: bool = False  # draw batches from all its files at once, of many languages, and not from one at a time
     in_batch: bool = True  # other queries' passages are negatives; False (labels, clusters): only the query's own
     by_page: bool = False  # parts of one page share a batch, and are harder negatives than other pages'
+
+    def __post_init__(self) -> None:
+        if self.ratio is not None and not 0 <= self.ratio <= 1:
+            raise ValueError(f"source {self.path!r} has the ratio {self.ratio}: a share is from 0 to 1")
+        for sentence in self.instructions:
+            if sentence not in TASKS and re.fullmatch(r"[A-Za-z0-9_-]+", sentence):
+                raise ValueError(
+                    f"source {self.path!r} has the instruction {sentence!r}, which is no task: use one of "
+                    f"{', '.join(TASKS)}, or write a sentence"
+                )
+
+    @property
+    def instructions(self) -> list[str]:
+        return [self.instruction] if isinstance(self.instruction, str) else self.instruction
 
     @property
     def patterns(self) -> list[str]:
@@ -334,8 +350,7 @@ def _usable(
     rng: random.Random,
     dropped: Counter[str],
 ) -> Iterator[TrainingExample]:
-    sentences = [source.instruction] if isinstance(source.instruction, str) else source.instruction
-    choices = [TASKS[s].instruction if s in TASKS else s for s in sentences or [""]]
+    choices = [TASKS[s].instruction if s in TASKS else s for s in source.instructions or [""]]
     for example in examples:
         if not example.query.strip() or not example.positive.strip():
             dropped["blank query or positive"] += 1
