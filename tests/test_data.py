@@ -409,6 +409,34 @@ def test_a_broken_line_is_named(data: Path):
         make_plan([Source("examples", "broken.jsonl", "sts")], data, batch_size=1, seed=1)
 
 
+@pytest.mark.parametrize(
+    ("name", "harm", "message"),
+    [
+        (
+            "c.jsonl.gz",
+            lambda raw: gzip.compress(raw)[:-900],
+            r"after line \d+: cut off or damaged \(Compressed file ended",
+        ),
+        ("c.jsonl.gz", lambda raw: gzip.compress(raw)[:-8] + bytes(8), r"after line \d+: cut off or damaged \(CRC"),
+        (
+            "c.jsonl.gz",
+            lambda raw: gzip.compress(raw)[:10] + b"\xff" * 99,
+            r"after line 0: cut off or damaged \(Error -3",
+        ),
+        ("c.jsonl.gz", lambda raw: raw, r"after line 0: cut off or damaged \(Not a gzipped file"),
+        ("c.jsonl", lambda raw: raw + '{"query": "où", "positive": "là"}'.encode("latin-1"), r"line 201: not UTF-8 \("),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, name: str, harm: Callable[[bytes], bytes], message: str):
+    rng = random.Random(0)
+    lines = [
+        json.dumps({"query": f"ጥያቄ {rng.random()}", "positive": f"คำตอบ {n}"}, ensure_ascii=False) for n in range(200)
+    ]
+    (tmp_path / name).write_bytes(harm("".join(f"{line}\n" for line in lines).encode()))
+    with pytest.raises(ValueError, match=f"{tmp_path / name}, {message}"):
+        make_plan([Source("examples", name, "sts")], tmp_path, batch_size=1, seed=1)
+
+
 GOOD = {"query": "የኢትዮጵያ ዋና ከተማ?", "positive": "አዲስ አበባ"}
 
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 import random
 import re
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -109,15 +110,25 @@ Stream = Callable[[random.Random], Iterator[TrainingExample]]
 
 def read_records(path: Path) -> Iterator[Record]:
     """Records of a JSONL file, gzipped or not. Raises ValueError naming file and line where one is broken."""
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
-            if not isinstance(record, dict):
-                raise ValueError(f"{path}, line {number}: {line.strip()[:40]} is no record: write {{...}}")
-            yield record
+    number = 0
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
+        try:
+            for number, line in enumerate(lines, 1):
+                yield _record(line, f"{path}, line {number}")
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ValueError(f"{path}, after line {number}: cut off or damaged ({error}): get it anew") from error
+
+
+def _record(line: bytes, where: str) -> Record:
+    try:
+        record = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: not UTF-8 ({error})") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: not JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{where}: {line.decode('utf-8').strip()[:40]} is no record: write {{...}}")
+    return record
 
 
 def _examples(records: Iterable[Record], _: random.Random) -> Iterator[TrainingExample]:
