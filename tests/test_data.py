@@ -20,6 +20,7 @@ from trainer.config import RECIPES, TrainConfig
 from trainer.data import Source, TrainingExample, digest, draw
 from trainer.plan import Batch, Plan, batch_texts, homogeneous_batches, plan_of
 from trainer.plan import make_plan as make
+from trainer.public import PUBLIC_SETS
 
 
 def write(path: Path, records: list[dict[str, Any]]) -> None:
@@ -335,6 +336,23 @@ def test_a_plan_of_other_knobs_or_files_is_drawn_anew(data: Path, tmp_path: Path
     assert len(plan_of(other, data, tmp_path / "run")) == 3
     with pytest.raises(ValueError, match=r"run of another configuration \(batch_size differ\)"):
         plan_of(config, data, tmp_path / "run")
+
+
+def test_a_plan_of_another_mirror_or_table_is_drawn_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    config = TrainConfig([Source("public", "nli")], batch_size=2)
+    file = tmp_path / "data" / "hub" / "princeton-nlp" / "datasets-for-simcse" / "nli_for_simcse.csv"
+    file.parent.mkdir(parents=True)
+
+    def drawn() -> set[tuple[str, str]]:
+        plan = plan_of(config, tmp_path / "data", tmp_path / "run")
+        return {(e.query, e.positive) for batch in plan for e in batch.examples}
+
+    for word in ("ጥያቄ", "คำถาม"):
+        file.write_text("sent0,sent1,hard_neg\n" + "".join(f"{word} {n},对 {n},错 {n}\n" for n in range(4)), "utf-8")
+        assert drawn() == {(f"{word} {n}", f"对 {n}") for n in range(4)}
+    nli = PUBLIC_SETS["nli"]
+    monkeypatch.setitem(PUBLIC_SETS, "nli", dataclasses.replace(nli, fields=("sent0", "hard_neg", "sent1")))
+    assert drawn() == {(f"คำถาม {n}", f"错 {n}") for n in range(4)}
 
 
 def test_public_sets_are_sources(tmp_path: Path):

@@ -315,9 +315,14 @@ def _groups(source: Source, data: Path, where: _Where) -> Iterator[tuple[str, fl
 
 
 def files_of(source: Source, data: Path) -> list[Path]:
-    """What a source reads, each once; of public sets nothing. Raises ValueError for a path that matches nothing."""
+    """What a source reads, each once; of public sets what ``data`` has a copy of. Raises ValueError for a path that
+    matches nothing, and for an unknown public set."""
     every: list[Path] = []
-    for pattern in source.patterns if source.kind != "public" else ():
+    if source.kind == "public":
+        from trainer.public import mirrored
+
+        return [file for pattern in source.patterns for file in mirrored(pattern, data / "hub")]
+    for pattern in source.patterns:
         if Path(pattern).is_absolute():
             raise ValueError(f"source {pattern!r} is an absolute path: write it from the data folder on, here {data}")
         if not (files := sorted(data.glob(pattern)) or sorted(RECIPES.glob(pattern))):

@@ -26,6 +26,7 @@ import numpy as np
 from ragkit.task import Task
 from trainer.config import TrainConfig, same_run
 from trainer.data import Source, TrainingExample, digest, draw, files_of
+from trainer.public import PUBLIC_SETS
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +127,9 @@ def make_plan(
 def _drawn_from(sources: Sequence[Source], data: Path, *knobs: int) -> str:
     files = [file for source in sources for file in files_of(source, data)]
     stamps = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return digest(json.dumps([[asdict(s) for s in sources], str(data.resolve()), stamps, knobs], default=str))
+    sets = [pattern.partition("/")[0] for source in sources if source.kind == "public" for pattern in source.patterns]
+    rows = [asdict(PUBLIC_SETS[name]) for name in sets]
+    return digest(json.dumps([[asdict(s) for s in sources], str(data.resolve()), stamps + rows, knobs], default=str))
 
 
 def _is_there(folder: Path, drawn_from: str) -> bool:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from ragkit.task import TASKS
@@ -200,6 +201,15 @@ def groups(path: str, root: str = HUB) -> list[tuple[str, Stream]]:
         have = ", ".join(PUBLIC_SETS[name].configs) or f"none, so write {name}"
         raise ValueError(f"public set {name!r} has no config {pattern!r}: it has {have}")
     return [(f"{name}/{c}".rstrip("/"), partial(read_public, name, c, root=root)) for c in configs]
+
+
+def mirrored(path: str, root: Path) -> list[Path]:
+    """Files that the streams of :func:`groups` read in ``root``, a folder of copies. Raises ValueError as it does."""
+    found: list[Path] = []
+    for group, _ in groups(path):
+        name, _, config = group.partition("/")
+        found += sorted(root.glob(f"{PUBLIC_SETS[name].repo}/{PUBLIC_SETS[name].files.format(config)}"))
+    return found
 
 
 def read_public(
