@@ -1,8 +1,8 @@
 """What the trainer reads: sources of examples, each with its instruction and the share that is drawn.
 
 A source is a JSONL file (or several) of one kind. Texts are bare; the prompt is added when a batch is
-tokenised. Everything that is not used is counted by reason, and what is drawn depends on the seed alone.
-``plan.py`` makes batches of it.
+tokenised. Every example that is not used is counted by reason; which records make none, the reader of
+their kind says. What is drawn depends on the seed alone. ``plan.py`` makes batches of it.
 """
 
 from __future__ import annotations
