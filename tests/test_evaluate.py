@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,12 @@ def test_axes_are_found_from_a_recipe_s_passages(tmp_path: Path):
     np.testing.assert_allclose(short @ short.T, rows @ rows.T, atol=1e-3)
     few = fit_axes(encoder, config, tmp_path, texts=10)
     np.testing.assert_allclose(few.T @ few, np.eye(64), atol=1e-5)
+
+    labels = TrainConfig([replace(config.sources[0], in_batch=False)])  # their passages are passages too
+    np.testing.assert_array_equal(fit_axes(encoder, labels, tmp_path), axes)
+    nothing = TrainConfig([replace(config.sources[0], ratio=0.0)])
+    with pytest.raises(ValueError, match="the recipe's sources give no passage"):
+        fit_axes(encoder, nothing, tmp_path)
 
 
 def test_samples_keep_what_is_relevant_and_are_always_the_same(data: Path):
