@@ -100,6 +100,16 @@ def test_a_paragraph_with_its_title_is_not_mined_for_the_one_without(tmp_path: P
         assert len(e.negative_ids) == len(e.negatives) > 0 and e.positive_id not in e.negative_ids
 
 
+def test_half_a_character_stops_no_mining(tmp_path: Path, encoder: HashEncoder):
+    records = [{"query": f"{w} ?", "positive": f"{w} \ud83d"} for w in SCRIPTS.values()]
+    (tmp_path / "e.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records), "utf-8")
+    config = TrainConfig([Source("examples", "e.jsonl", "sts")])
+    (file,) = mine_recipe(config, tmp_path, tmp_path / "m", encoder, MineConfig(share=1.0))
+    (drawn,) = draw(Source("examples", f"m/{file.name}"), tmp_path, hard_negatives=9, seed=0)
+    assert {(e.query, e.positive) for e in drawn.examples} == {(r["query"], r["positive"]) for r in records}
+    assert any(text.endswith(" \ud83d") for e in drawn.examples for text in e.negatives)
+
+
 def test_every_source_has_a_file_that_a_recipe_can_name(tmp_path: Path, encoder: HashEncoder):
     words = list(SCRIPTS.values())
     for lang in ("te", "fi"):

@@ -156,7 +156,8 @@ def mine_recipe(
             records, counts = mine_source(drawn, encoder, knobs, further)
             file.parent.mkdir(parents=True, exist_ok=True)
             unfinished = file.with_suffix(".unfinished")
-            with unfinished.open("w", encoding="utf-8") as lines:
+            # half a character as JSON has it, "\ud83d"
+            with unfinished.open("w", encoding="utf-8", errors="backslashreplace") as lines:
                 lines.writelines(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
             unfinished.replace(file)
             report(f"{file}: {len(records):,} examples; " + json.dumps({k: v for k, v in counts.items() if v}))
