@@ -274,6 +274,16 @@ def test_a_run_goes_on_from_an_adapter(config: TrainConfig, run: Path):
         build(dataclasses.replace(config, start=config.base))
 
 
+def test_an_adapter_is_no_base(config: TrainConfig, data: Path, tmp_path: Path):
+    """Its merged weights were trained on, and the model that came of it named a base that it did not fit."""
+    (tmp_path / "ተማሪ").mkdir()
+    (tmp_path / "ተማሪ" / "adapter_config.json").write_text("{}")
+    for base in ("mini", str(tmp_path / "ተማሪ")):
+        with pytest.raises(ValueError, match=f"base is '{base}', which is an adapter: set start to it"):
+            train(dataclasses.replace(config, base=base), data, tmp_path / "run")
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
 def test_a_half_written_checkpoint_is_not_taken(config: TrainConfig, data: Path, run: Path, tmp_path: Path):
     """Three ways to be cut off while writing, each at the newest checkpoint: the one before is taken."""
     whole = load_file(run / "model" / "adapter_model.safetensors")

@@ -32,7 +32,12 @@ PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float
 
 
 def build(config: TrainConfig) -> tuple[Embedder, LocalEncoder]:
-    """The base with a fresh LoRA on every linear layer, and the encoder whose tokenizer it reads."""
+    """The base with a fresh LoRA on every linear layer, or with the weights of ``start``, and the encoder whose
+    tokenizer it reads. Raises ValueError for a base that is an adapter, whose model could not be loaded."""
+    if (Path(base_source(config.base)) / "adapter_config.json").exists():
+        raise ValueError(
+            f"base is {config.base!r}, which is an adapter: set start to it, and base to what it was trained on"
+        )
     encoder = LocalEncoder.load(config.base, dtype=_dtype(config), trainable=True)
     model: Any = encoder.model
     if model.device.type == "cpu":
