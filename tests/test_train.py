@@ -311,6 +311,22 @@ def test_a_half_written_checkpoint_is_not_taken(config: TrainConfig, data: Path,
         assert checkpoints.is_complete(newest)
 
 
+def test_a_run_killed_before_a_checkpoint_is_sealed_has_the_one_before(
+    config: TrainConfig, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    seal = checkpoints.seal
+
+    def die(folder: Path) -> None:
+        if folder.name == "checkpoint-4":
+            raise KeyboardInterrupt
+        seal(folder)
+
+    monkeypatch.setattr(checkpoints, "seal", die)
+    with pytest.raises(KeyboardInterrupt):
+        train(dataclasses.replace(config, keep_checkpoints=1), data, tmp_path)
+    assert checkpoints.last_complete(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "checkpoint-2"
+
+
 def test_checkpoints_average(run: Path, tmp_path: Path):
     folders = [run / "checkpoints" / f"checkpoint-{n}" for n in (4, 6)]
     out = checkpoints.average(folders, tmp_path / "mean")

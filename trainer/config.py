@@ -67,7 +67,7 @@ class TrainConfig:
     gradient_checkpointing: bool = False  # recompute layer by layer within a chunk too: a large model, a small device
     deepspeed: str = ""  # a DeepSpeed configuration beside the recipe, such as zero3.json; needs a launcher
     save_steps: int = 20
-    keep_checkpoints: int = 2
+    keep_checkpoints: int = 2  # at least: a run that is killed as it writes one needs the one before
     eval_data: str = ""  # below the data folder: SET/LANG/{corpus,queries,qrels}, to score the model on as it trains
     eval_steps: int = 0  # 0: never
     eval_queries: int = 50  # of a set, sampled

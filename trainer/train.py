@@ -122,7 +122,7 @@ def _arguments(config: TrainConfig, out: Path, report_to: Sequence[str]) -> Trai
         use_cpu=_on_cpu(config),
         ddp_find_unused_parameters=False,
         save_steps=config.save_steps,
-        save_total_limit=config.keep_checkpoints,
+        save_total_limit=max(2, config.keep_checkpoints),  # Trainer deletes before the newest is sealed
         logging_strategy="no",  # Metrics logs
         report_to=list(report_to),
         remove_unused_columns=False,
