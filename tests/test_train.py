@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +27,7 @@ from trainer import checkpoints
 from trainer.config import RECIPES, TrainConfig, recipe_path, same_run
 from trainer.data import Source, TrainingExample
 from trainer.embedder import deal, deal_alike, embed_rows
+from trainer.lock import locked
 from trainer.loop import EmbedTrainer, Metrics, Tally
 from trainer.loss import distil, info_nce
 from trainer.plan import Batch, Plan, batch_texts
@@ -532,6 +535,20 @@ def test_a_run_that_cannot_begin_leaves_its_folder_to_the_next(config: TrainConf
         with pytest.raises(ValueError, match=r"no source fills|no SET/LANG|no adapter"):
             train(dataclasses.replace(config, **wrong), data, tmp_path)
         assert not (tmp_path / "config.yaml").exists()
+
+
+def test_a_run_folder_is_one_run_s_at_a_time(config: TrainConfig, data: Path, tmp_path: Path):
+    """The second would sweep away the checkpoint that the first is writing."""
+    half = tmp_path / "ሩጫ" / "checkpoints" / "checkpoint-2"
+    half.mkdir(parents=True)
+    with locked(tmp_path / "ሩጫ"), pytest.raises(ValueError, match=r"another run writes to .*ሩጫ: wait for it, or give"):
+        train(config, data, tmp_path / "ሩጫ")
+    assert half.exists()
+    code = "import sys, os; from pathlib import Path; from trainer.lock import locked\n"
+    code += "with locked(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "ሩጫ")]).returncode == -9
+    with locked(tmp_path / "ሩጫ"):  # what a killed process held is free
+        pass
 
 
 def test_unknown_knobs_are_named(tmp_path: Path):

@@ -46,7 +46,7 @@ def last_complete(checkpoints: Path) -> Path | None:
 
 
 def sweep(checkpoints: Path) -> None:
-    """Delete what a killed process left half-written. Only while no other process writes there."""
+    """Delete what a killed process left half-written. Only while no other process writes there (lock.py)."""
     for folder in checkpoints.glob("checkpoint-*"):
         if not is_complete(folder):
             shutil.rmtree(folder)

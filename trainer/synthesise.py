@@ -24,7 +24,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from ragkit.endpoint import Reply
@@ -55,21 +54,6 @@ class Outcome:
     stopped: str = ""
     down: dict[str, str] = field(default_factory=dict)  # endpoint -> why it answers no more
     tries: Counter[int] = field(default_factory=Counter)
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """One process a folder. Raises ValueError where another has it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ValueError(f"another run writes to {folder}: wait for it, or give an --out of its own") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def claim(folder: Path, plan: Plan) -> None:

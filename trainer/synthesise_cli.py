@@ -85,6 +85,7 @@ def run(
         from trainer.answers import EXAMPLES, TASKS, Index
         from trainer.batch import plan_from
         from trainer.derive import derive
+        from trainer.lock import locked
         from trainer.request_plan import Plan, brainstorms_for, parse_shard
 
         part = parse_shard(shard)
@@ -98,7 +99,7 @@ def run(
             languages=_evenly(language), budget_tokens=budget_tokens, budget_money=budget_money,
         )  # fmt: skip
         stopped = ""
-        with s.locked(out):
+        with locked(out):
             frozen = any(Index(out / answers_file).answered("examples"))
             if stage in ("tasks", "both") and not (frozen and stage == "both"):
                 plan = Plan(wanted, "tasks")
@@ -175,10 +176,11 @@ def collect(
         from trainer.answers import ANSWERS, EXAMPLES, Index, Log, load
         from trainer.batch import collect_responses, merge_answers, plan_file, read_plan
         from trainer.derive import derive
+        from trainer.lock import locked
         from trainer.request_plan import STAGES
 
         dropped: Counter[str] = Counter()
-        with s.locked(out):
+        with locked(out):
             log, index = Log(out / ANSWERS), Index(out / ANSWERS)
             answered = {stage: index.answered(stage) for stage in STAGES}
             for file in responses:

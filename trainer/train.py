@@ -8,6 +8,7 @@ one that was not. Under torchrun, accelerate or DeepSpeed every process calls :f
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -25,6 +26,7 @@ from trainer import checkpoints
 from trainer.config import TrainConfig
 from trainer.embedder import Embedder, go_on_from, lora
 from trainer.layers import lay_out
+from trainer.lock import locked
 from trainer.loop import EmbedTrainer, Metrics, Steps, collate
 from trainer.plan import Plan, plan_of
 
@@ -52,10 +54,16 @@ def build(config: TrainConfig) -> tuple[Embedder, LocalEncoder]:
 
 
 def train(config: TrainConfig, data: Path, out: Path, *, report_to: Sequence[str] = ("tensorboard",)) -> Path:
-    """Train and return the model folder. Raises ValueError where ``out`` holds a run of another configuration."""
+    """Train and return the model folder. Raises ValueError where ``out`` holds a run of another configuration, or one
+    that goes on at this moment."""
     # First: with ZeRO-3 the arguments decide that weights are sharded as they load, and they join the processes.
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out / "logs"))
     arguments = _arguments(config, out, report_to)
+    with locked(out) if arguments.should_save else contextlib.nullcontext():
+        return _train(config, data, out, arguments)
+
+
+def _train(config: TrainConfig, data: Path, out: Path, arguments: TrainingArguments) -> Path:
     transformers.set_seed(config.seed)
     with arguments.main_process_first(local=True, desc="plan"):
         out.mkdir(parents=True, exist_ok=True)
