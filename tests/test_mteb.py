@@ -27,6 +27,7 @@ from mteb.types import PromptType
 from typer.testing import CliRunner
 
 from ragkit import TASKS, Task, metrics
+from ragkit.sparse import SCHEME
 from trainer import harness, mteb_tasks
 from trainer.cli import app
 from trainer.evaluate import CachedEncoder
@@ -368,7 +369,7 @@ def test_the_command(data: Path, tmp_path: Path):  # noqa: F811
     done = call("--data", str(data))
     assert done.exit_code == 0, done.output
     assert done.output.startswith("ragkit/bm25\ncolours")
-    assert (tmp_path / "out" / "results" / "ragkit__bm25" / "words+grams-1" / "towns.perquery.json").exists()
+    assert (tmp_path / "out" / "results" / "ragkit__bm25" / SCHEME / "towns.perquery.json").exists()
     assert "question, retrieve Wikipedia passages" in call("--data", str(data), "--plan").output
     planned = call("--suite", "beir", "--plan", "--only", "CQADupstackRetrieval").output.splitlines()
     assert len(planned) == 12 and all(" paper  Given a question, retrieve detailed" in line for line in planned)

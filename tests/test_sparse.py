@@ -97,6 +97,22 @@ def test_width_case_and_soft_hyphens_make_no_difference_to_grams() -> None:
     assert coverage(sparse_query("Donau\u00addampf", "de"), sparse_passage("Donaudampf", "de")) >= 0.7
 
 
+@pytest.mark.parametrize("lang", ["tr", "az", "kk", "en", "und"])
+@pytest.mark.parametrize(
+    ("small", "capital"),
+    [("ısı", "Isı"), ("ışık hızı", "IŞIK HIZI"), ("ırmak", "Irmak"), ("istanbul", "İstanbul"), ("iğne", "İĞNE"),
+     ("i\u0307zmir", "I\u0307ZMİR"), ("berlin", "Berlin")],
+)  # fmt: skip
+def test_capitals_of_both_kinds_of_i_match_in_every_language(lang: str, small: str, capital: str) -> None:
+    for query, passage in ((small, capital), (capital, small)):
+        assert coverage(sparse_query(query, lang), sparse_passage(passage, lang)) == pytest.approx(1)
+
+
+def test_stop_words_with_a_dotless_i_stay_stop_words() -> None:
+    for lang, text in (("tr", "aslında bazı mı nasıl NASIL"), ("az", "altı arasında artıq haqqında qırx xanım yalnız")):
+        assert 1.0 not in sparse_query(text, lang).values
+
+
 def test_names_and_numbers_match_across_languages() -> None:
     assert coverage(
         sparse_query("BR-218 Lindau", "en"), sparse_passage("รถไฟ BR-218 ไป Lindau", "th")
