@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ragkit.around import ShortEncoder
 from ragkit.split import split_sentences
 from ragkit.task import Task
 from ragkit.types import Answer, Citation, Hit
@@ -40,8 +41,11 @@ def extractive_answer(
     alone it often lacks what its passage is about.
 
     Nothing need be embedded twice: ``question`` is the query's embedding (D,) if the search had one, ``stored`` the
-    passages' by id (``Store.embeddings``). What is not given is computed.
+    passages' by id (``Store.embeddings``). What is not given is computed. Short embeddings serve the store alone: their
+    cosines are higher, so ``threshold`` would mean nothing, and whole ones are computed here.
     """
+    if isinstance(encoder, ShortEncoder):
+        encoder, question, stored = encoder.inner, None, None
     read = list(hits[:READ])
     if not read:
         return Answer(None, hits=tuple(hits))

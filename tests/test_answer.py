@@ -7,6 +7,7 @@ from conftest import SCRIPTS, HashEncoder
 
 from ragkit import TASKS, Hit, Passage
 from ragkit.answer import extractive_answer, sentence_spans
+from ragkit.around import ShortEncoder
 
 TASK = TASKS["question-answering"]
 
@@ -39,6 +40,20 @@ def test_the_corpus_may_not_say(encoder: HashEncoder):
     answer = extractive_answer("zebra quagga okapi", HITS, encoder, TASK, threshold=0.5)
     assert answer.text is None and answer.citations == () and answer.hits == tuple(HITS)
     assert extractive_answer("anything", [], encoder, TASK).text is None
+
+
+@pytest.mark.parametrize("lang", SCRIPTS)
+def test_short_embeddings_refuse_and_answer_as_whole_ones(encoder: HashEncoder, lang: str):
+    short = ShortEncoder(encoder, 1)  # every cosine is 1, 0 or -1
+    hits = [*HITS, hit(3, f"{SCRIPTS[lang]} {SCRIPTS[lang]}", lang)]
+    for asked in ("zebra quagga okapi", "what do tickets cost at the quay", SCRIPTS[lang]):
+        given = {
+            "question": short.encode_queries([asked], TASK)[0],
+            "stored": {h.passage.id: short.encode_passages([h.passage.text])[0] for h in hits},
+        }
+        for threshold in (0.0, 0.3, 0.6):
+            found = extractive_answer(asked, hits, short, TASK, threshold=threshold, **given)
+            assert found == extractive_answer(asked, hits, encoder, TASK, threshold=threshold)
 
 
 @pytest.mark.parametrize("lang", SCRIPTS)
