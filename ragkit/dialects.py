@@ -8,12 +8,13 @@ with ``content``). An unknown server is spoken to as OpenAI's, and cannot count.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
-from ragkit.client import Client, RemoteError
+from ragkit.client import Client, RemoteError, written
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +25,15 @@ class Introduction:
     model: str  # what requests name
     max_length: int = 0  # tokens, BOS and EOS included
     max_texts: int = 0  # of a request
+    max_body: int = 0  # bytes of a request
     dimension: int = 0
     fingerprint: str = ""
     answer_threshold: float = 0.0
+
+    @property
+    def room(self) -> int:
+        """Bytes for a request's texts as JSON: an eighth of the body is left to what stands beside them."""
+        return self.max_body - self.max_body // 8
 
 
 KINDS = ("ragkit", "vllm", "tei", "llama.cpp", "openai")
@@ -74,6 +81,7 @@ def _ragkit(told: dict[str, Any], client: Client, model: str) -> Introduction:
         str(told["name"]),
         int(told["max_length"]),
         int(told["max_texts"]),
+        int(told["max_body"]),
         int(told["dimension"]),
         str(told["fingerprint"]),
         float(told["answer_threshold"]),
@@ -96,8 +104,31 @@ def _context(client: Client) -> int:
     return max(0, int(settings.get("n_ctx") or 0) - 1)
 
 
+def pieces(text: str, room: int) -> list[str]:
+    """``text``, cut where its JSON has over ``room`` bytes; a letter has 6 at most. 0: whatever it has."""
+    most = max(1, room // 6)
+    if not room or len(text) <= most or len(written(text)) <= room:
+        return [text]
+    return [text[start : start + most] for start in range(0, len(text), most)]
+
+
+def parts(texts: Sequence[str], most: int, room: int) -> Iterator[list[str]]:
+    """``texts`` in order, for a request each: at most ``most``, of ``room`` bytes of JSON; a larger one by itself."""
+    part: list[str] = []
+    size = 0
+    for text in texts:
+        length = len(written(text)) + 2  # a comma and a space
+        if part and (len(part) == most or size + length > room):
+            yield part
+            part, size = [], 0
+        part.append(text)
+        size += length
+    yield part
+
+
 def count_tokens(client: Client, server: Introduction, texts: Sequence[str], pool: Executor) -> list[int]:
-    """Tokens of each text, without BOS and EOS, counted by the server."""
+    """Tokens of each text, without BOS and EOS, counted by the server. A text that is larger than our server's body
+    is counted in pieces, which may be a few tokens more."""
 
     def one(body: Callable[[str], dict[str, Any]]) -> list[int]:
         answers = pool.map(lambda text: client.post("/tokenize", body(text)), texts)
@@ -106,16 +137,14 @@ def count_tokens(client: Client, server: Introduction, texts: Sequence[str], poo
     if not texts:
         return []
     if server.kind == "ragkit":
-        step = server.max_texts or 1024
-        parts = [client.post("/v1/tokens", {"input": list(texts[n : n + step])}) for n in range(0, len(texts), step)]
-        return [count for part in parts for count in part["counts"]]
+        cut = [pieces(text, server.room) for text in texts]
+        asked = parts([piece for text in cut for piece in text], server.max_texts, server.room)
+        counts = chain.from_iterable(client.post("/v1/tokens", {"input": part})["counts"] for part in asked)
+        return [sum(islice(counts, len(text))) for text in cut]
     if server.kind == "tei":
-        step = server.max_texts or 32
-        parts = [
-            client.post("/tokenize", {"inputs": list(texts[n : n + step]), "add_special_tokens": False})
-            for n in range(0, len(texts), step)
-        ]
-        return [len(row) for part in parts for row in part]
+        asked = parts(texts, server.max_texts or 32, client.config.batch_bytes)
+        rows = [client.post("/tokenize", {"inputs": part, "add_special_tokens": False}) for part in asked]
+        return [len(row) for part in rows for row in part]
     if server.kind == "vllm":
         return one(lambda text: {"model": server.model, "prompt": text, "add_special_tokens": False})
     if server.kind == "llama.cpp":

@@ -22,7 +22,7 @@ from pydantic import SecretStr
 
 from ragkit.around import ShortEncoder, fingerprint
 from ragkit.client import Client, RemoteConfig, RemoteError, is_url
-from ragkit.dialects import count_tokens, introduce
+from ragkit.dialects import count_tokens, introduce, parts, pieces
 from ragkit.references import ReferenceFile, probes, read_reference_file
 from ragkit.sparse import well_formed
 from ragkit.task import Task
@@ -107,11 +107,12 @@ class RemoteEncoder:
         if self.server.kind == "ragkit":
             body |= {"encoding_format": "base64", "input_type": "query" if task else "document"}
             body |= {"instruction": task.instruction} if task else {}
-            sent = [well_formed(text) for text in texts]
+            room = self.server.room
+            sent = [pieces(well_formed(text), room)[0] for text in texts]  # of what is cut, the model would read none
         else:
             sent = self._cut([well_formed(prompt) for prompt in prompts])
-        parts = self._pool.map(lambda part: self._embed(part, body), self._parts(sent))
-        return np.concatenate(list(parts))
+        rows = self._pool.map(lambda part: self._embed(part, body), self._parts(sent))
+        return np.concatenate(list(rows))
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -128,16 +129,7 @@ class RemoteEncoder:
     def _parts(self, texts: Sequence[str]) -> Iterator[list[str]]:
         config = self._client.config
         most = min(config.batch_texts, self.server.max_texts or config.batch_texts)
-        part: list[str] = []
-        size = 0
-        for text in texts:
-            length = len(text.encode())
-            if part and (len(part) == most or size + length > config.batch_bytes):
-                yield part
-                part, size = [], 0
-            part.append(text)
-            size += length
-        yield part
+        return parts(texts, most, min(config.batch_bytes, self.server.room or config.batch_bytes))
 
     def _embed(self, texts: list[str], body: dict[str, Any]) -> np.ndarray:
         answer = self._client.post("/v1/embeddings", {**body, "input": texts})

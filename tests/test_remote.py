@@ -88,6 +88,22 @@ def test_order_is_kept_over_many_parts(model: LocalEncoder):
         np.testing.assert_allclose(remote.encode_passages(texts), model.encode_passages(texts), atol=1e-5)
 
 
+def test_every_script_fits_the_servers_body(model: LocalEncoder):
+    """In its first 4,000 bytes; what is larger goes in parts, and one text that is larger in pieces."""
+    with serving_model(model, max_body=4000) as url, RemoteEncoder(url) as remote:
+        texts = [text * 20 for text in TEXTS] * 4 + ["\x01\ud800" * 300]
+        assert remote.count_tokens(texts) == model.count_tokens(texts)
+        np.testing.assert_allclose(remote.encode_passages(texts), model.encode_passages(texts), atol=1e-5)
+        np.testing.assert_allclose(remote.encode_queries(texts, TASK), model.encode_queries(texts, TASK), atol=1e-5)
+        for text in TEXTS:
+            large, cut = text * 400, remote.truncated
+            exact = model.count_tokens([large])[0]
+            found, short = remote.count_tokens([large, "x"])
+            assert exact <= found < exact * 1.02 and [short] == model.count_tokens(["x"])
+            np.testing.assert_allclose(remote.encode_passages([large]), model.encode_passages([large]), atol=1e-5)
+            assert remote.truncated == cut + 1
+
+
 def test_llama_cpp_for_real(folder: Path, model: LocalEncoder):
     xllamacpp: Any = import_module("xllamacpp")
     parameters = xllamacpp.CommonParams()
