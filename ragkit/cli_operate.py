@@ -29,6 +29,7 @@ from ragkit.commands import (
     emit,
     encoder_of,
     explained,
+    harmless,
     opened_retriever,
     read_settings,
     request_of,
@@ -172,7 +173,8 @@ def doctor(
             rooms=rooms,
         ):
             findings.append(found)
-            print(f"{found.status:8} {found.check}: {found.text}", file=sys.stderr if as_json else sys.stdout)
+            told = harmless(f"{found.status:8} {found.check}: {found.text}")
+            print(told, file=sys.stderr if as_json else sys.stdout)
         if as_json:
             emit(True, {"findings": [asdict(found) for found in findings]}, "")
     if any(found.status == "failed" for found in findings):

@@ -54,7 +54,16 @@ Count = Annotated[int, typer.Option("-k", min=1, help="hits")]
 
 def visible(text: str) -> str:
     """A file's name may hold line breaks and what commands a terminal."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda sign: repr(sign.group())[1:-1], text)
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", _spelled, text)
+
+
+def harmless(text: str) -> str:
+    """What documents, models and servers say may command a terminal too; line breaks and tabs stay."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", _spelled, text)
+
+
+def _spelled(sign: re.Match[str]) -> str:
+    return repr(sign.group())[1:-1]
 
 
 def read_settings() -> Settings:
@@ -177,7 +186,7 @@ def explained() -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, RuntimeError, ImportError) as error:
-        print(f"ragkit: {error}", file=sys.stderr)
+        print(harmless(f"ragkit: {error}"), file=sys.stderr)
         raise typer.Exit(1) from error
 
 
@@ -192,10 +201,13 @@ def opened_retriever(corpus: str, store: str, model: str, tenant: str) -> Iterat
 
 
 def emit(as_json: bool, document: dict[str, Any], text: str) -> None:
-    write((json.dumps(document, ensure_ascii=False) if as_json else text) + "\n")
+    if as_json:  # JSON itself escapes neither DEL to U+009F nor U+2028, at which some readers end a line
+        whole = json.dumps(document, ensure_ascii=False)
+        text = re.sub(r"[\x7f-\x9f\u2028\u2029]", lambda sign: f"\\u{ord(sign.group()):04x}", whole)
+    write(text + "\n")
 
 
 def write(text: str) -> None:
     """Output is UTF-8 whatever the terminal says: an answer in Amharic must not die of a C locale."""
-    sys.stdout.buffer.write(text.encode("utf-8", "replace"))
+    sys.stdout.buffer.write(harmless(text).encode("utf-8", "replace"))
     sys.stdout.flush()

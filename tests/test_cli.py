@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -109,6 +110,33 @@ def test_a_name_cannot_command_the_terminal(world: Path):
     (world / "a\n\x1b[2Jb.png").write_bytes(b"")
     done = CliRunner().invoke(app, ["ingest", str(world), "--corpus", "town"])
     assert "a\\n\\x1b[2Jb.png: no reader" in done.stderr and "\x1b[2J" not in done.stderr
+
+
+def test_neither_a_document_nor_a_model_can_command_the_terminal(world: Path, monkeypatch: pytest.MonkeyPatch):
+    clipboard, clear = "\x1b]52;c;cm0gLXJm\x07", "\x9b2J\x7f"
+    for path in world.iterdir():
+        path.unlink()
+    for lang, text in SCRIPTS.items():
+        halves = f"{text[:3]}{clipboard}{clear}{text[3:]}", f"{text[:3]}{clear}{text[3:]}"
+        (world / f"{lang}.jsonl").write_text(json.dumps({"_id": lang, "text": "\u2028".join(halves)}) + "\n", "utf-8")
+    run("ingest", world, "--corpus", "town")
+    commands = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+    for text in SCRIPTS.values():
+        for command in ("search", "ask"):
+            shown = CliRunner().invoke(app, [command, text, "--corpus", "town"]).stdout
+            assert not commands.search(shown) and "x9b2J" in shown
+    assert "\\x1b]52" in CliRunner().invoke(app, ["search", SCRIPTS["ar"], "--corpus", "town"]).stdout
+    raw = CliRunner().invoke(app, ["search", SCRIPTS["am"], "--corpus", "town", "--json"]).stdout
+    assert not commands.search(raw) and "\u2028" not in raw
+    assert any("\x9b2J" in hit["text"] for hit in json.loads(raw)["hits"])
+
+    model = Model()
+    monkeypatch.setenv("RAGKIT_LLM_MODEL", "m")
+    monkeypatch.setenv("RAGKIT_LLM_URL", model.endpoint.base_url)
+    monkeypatch.setenv("RAGKIT_LLM_API_KEY", "sk-geheim")
+    model.pieces = [f"開いて{clipboard}", "\r\x9b2Jいます\n\t [1", "]。"]
+    shown = CliRunner().invoke(app, ["ask", SCRIPTS["ja"], "--corpus", "town"]).stdout
+    assert not commands.search(shown) and "開いて\\x1b]52;c;cm0gLXJm\\x07\\r\\x9b2Jいます\n\t [1]。" in shown
 
 
 def test_watch_goes_on_until_interrupted(world: Path):
