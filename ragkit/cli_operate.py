@@ -130,6 +130,11 @@ def serve(
 
         keys = parse_keys(settings.serve_api_keys)
         refuse_open(host, keys)  # before the model is loaded
+        if settings.dimensions:
+            raise ValueError(
+                f"RAGKIT_DIMENSIONS is {settings.dimensions} and a server has whole embeddings: unset it, and have "
+                "clients ask for 'dimensions'"
+            )
         config = ServeConfig(
             name=name or Path(what).name or "mini",
             batch_tokens=batch_tokens,

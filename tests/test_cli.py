@@ -185,6 +185,11 @@ def test_a_wrong_variable_is_exit_code_2(command: str):
     assert "bits" in done.stderr and "secret-3" not in done.stderr and "Traceback" not in done.stderr
 
 
+def test_serve_refuses_a_setting_that_it_cannot_honour():
+    done = CliRunner().invoke(app, ["serve"], env={"RAGKIT_DIMENSIONS": "256"})
+    assert done.exit_code == 1 and "RAGKIT_DIMENSIONS is 256" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_failed_work_is_exit_code_1(world: Path):
     runner = CliRunner()
     for arguments, said in [
