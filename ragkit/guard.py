@@ -1,7 +1,8 @@
 """The gate of the embeddings server: keys, the size and the slowness of a body, and the counts.
 
-One ASGI layer around the application, so that a stranger's body is refused before it is read. Keys are
-compared as digests in constant time, every one of them, whatever matched; nothing here logs a header.
+One ASGI layer around the application, so that a stranger's body is not read, and those in hand at once are no
+more than memory has room for. Keys are compared as digests in constant time, every one of them, whatever
+matched; nothing here logs a header.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from pydantic import SecretStr
 
 from ragkit.wire import Refused
 
-OPEN = frozenset({"/health", "/ready", "/openapi.json"})  # without a key: what a load balancer and a reader ask
+OPEN = frozenset({"/health", "/ready", "/openapi.json"})  # without a key or a body: for a load balancer and a reader
+BODIES = 16  # of the largest size, in hand at once, from their first byte to their answer; beyond it 429
 
 
 class Metrics:
@@ -69,12 +71,13 @@ class Guard:
     ) -> None:
         self.app, self.keys, self.max_body, self.body_seconds = app, keys, max_body, body_seconds
         self.metrics, self.paths = metrics, paths
+        self.held = 0  # bytes of bodies
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        start, answered = time.monotonic(), 0
+        start, answered, body = time.monotonic(), 0, bytearray()
         path = scope["path"] if scope["path"] in self.paths else "other"  # strangers may not make up labels
 
         async def sent(message: Any) -> None:
@@ -87,30 +90,34 @@ class Guard:
             headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
             if self.keys and scope["path"] not in OPEN and not self.keys.admit(headers.get("authorization", "")):
                 raise Refused(401, "no API key of this server: send 'Authorization: Bearer KEY'", code="unauthorized")
-            body = await self._body(headers, receive)
+            if scope["path"] not in OPEN:
+                await self._read(body, headers, receive)
             await self.app(scope, _replay(body, receive), sent)
         except Refused as refused:
             await respond(sent, refused)
         finally:
+            self.held -= len(body)
             self.metrics.requests.labels(path, answered or 499).inc()
             self.metrics.seconds.labels(path).observe(time.monotonic() - start)
 
-    async def _body(self, headers: dict[str, str], receive: Any) -> bytes:
+    async def _read(self, body: bytearray, headers: dict[str, str], receive: Any) -> None:
         told = headers.get("content-length", "")
         if told.isdecimal() and int(told[:20]) > self.max_body:
             raise self._too_large(told[:20])
-        body = bytearray()
         try:
             async with asyncio.timeout(self.body_seconds):
                 while True:
                     message = await receive()
                     if message["type"] != "http.request":  # the client has gone
-                        return bytes(body)
-                    body += message.get("body", b"")
+                        return
+                    body += (part := message.get("body", b""))
+                    self.held += len(part)
                     if len(body) > self.max_body:
                         raise self._too_large(f"more than {len(body)}")
+                    if self.held > BODIES * self.max_body:
+                        raise Refused(429, f"{self.held} bytes are being read or wait: try again", code="busy")
                     if not message.get("more_body"):
-                        return bytes(body)
+                        return
         except TimeoutError:
             raise Refused(
                 408, f"the body did not arrive within {self.body_seconds:g} s: send it at once", code="slow_body"
@@ -122,7 +129,7 @@ class Guard:
         )
 
 
-def _replay(body: bytes, receive: Any) -> Any:
+def _replay(body: bytes | bytearray, receive: Any) -> Any:
     sent = False
 
     async def again() -> Any:
@@ -140,7 +147,9 @@ async def respond(send: Any, refused: Refused) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if refused.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    if refused.status in (408, 413):
+    if refused.status == 429:
+        headers.append((b"retry-after", b"1"))
+    if refused.status in (408, 413, 429):
         headers.append((b"connection", b"close"))  # what is left of the body is not read
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -97,7 +97,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         429: "Busy: try again after Retry-After.",
     }.items()
 }
-GATE: dict[int | str, dict[str, Any]] = {status: REFUSALS[status] for status in (401, 408, 413)}
+GATE: dict[int | str, dict[str, Any]] = {status: REFUSALS[status] for status in (401, 408, 413, 429)}
 
 
 def create_app(encoder: LocalEncoder, config: ServeConfig, keys: Sequence[SecretStr] = ()) -> Any:
@@ -131,14 +131,14 @@ def create_app(encoder: LocalEncoder, config: ServeConfig, keys: Sequence[Secret
         """The model under its name and the aliases that carry a role and a task."""
         return JSONResponse({"object": "list", "data": [service.model(alias) for alias in aliases(config.name)]})
 
-    @app.get("/health", responses={408: REFUSALS[408], 413: REFUSALS[413]})
+    @app.get("/health")
     async def health() -> Response:
         """The process answers."""
         return JSONResponse({"status": "ok"})
 
     unready = {"description": "Not ready.", "content": {"application/json": {"schema": {"type": "object"}}}}
 
-    @app.get("/ready", responses={408: REFUSALS[408], 413: REFUSALS[413], 503: unready})
+    @app.get("/ready", responses={503: unready})
     async def ready() -> Response:
         """The model is loaded and computes."""
         if not service.batcher.alive:
@@ -250,7 +250,13 @@ class _Service:
         }
 
     async def in_thread(self, function: Any, *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self.tokenizer, function, *arguments)
+        """Raises Busy after the seconds of an answer; what then still waits for the thread is never done."""
+        try:
+            async with asyncio.timeout(self.config.seconds):
+                return await asyncio.get_running_loop().run_in_executor(self.tokenizer, function, *arguments)
+        except TimeoutError:
+            told = f"not read within {self.config.seconds:g} s: send fewer texts at a time, or try again later"
+            raise Busy(told, 5) from None
 
     def check_texts(self, texts: Sequence[str]) -> None:
         if len(texts) > self.config.max_texts:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import select
 import socket
 import subprocess
 import sys
@@ -285,6 +286,53 @@ def test_a_slow_body_is_given_up(model: LocalEncoder):
             slow.sendall(head + b"content-length: 40\r\n\r\n{")
             assert slow.recv(100).startswith(b"HTTP/1.1 408")
         assert ask(url, input="x")["data"]
+
+
+def half(url: str, path: str, length: int, sent: bytes, key: str = "") -> socket.socket:
+    """A request whose body has ``length`` bytes, of which only ``sent`` come."""
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ncontent-length: {length}\r\n\r\n"
+    connection = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=60)
+    connection.sendall(head.encode() + sent)
+    return connection
+
+
+def test_open_paths_read_no_body(model: LocalEncoder):
+    with serving_model(model, keys=[KEY], body_seconds=1e6) as url:
+        for path in ("/health", "/ready", "/openapi.json"):
+            with half(url, path, 40, b"{") as stranger:
+                assert stranger.recv(100).startswith(b"HTTP/1.1 405")
+            assert httpx.request("GET", url + path, content=b"a" * (9 << 20)).status_code == 200
+
+
+def test_bodies_in_hand_are_bounded(model: LocalEncoder):
+    text = "መቼ ይከፈታል?".encode() * 30
+    with serving_model(model, keys=[KEY], max_body=1000) as url:
+        held = [half(url, "/v1/tokens", 1000, text, KEY) for _ in range(16000 // len(text) + 4)]
+        deadline = time.monotonic() + 30
+        while len(refused := select.select(held, [], [], 0.1)[0]) < 4 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert len(refused) == 4
+        for one in refused:
+            answer = one.recv(1000)
+            assert answer.startswith(b"HTTP/1.1 429") and b"retry-after: 1" in answer.lower()
+        for one in held:
+            one.close()
+        headers = {"authorization": f"Bearer {KEY}"}
+        for _ in range(100):
+            answer = httpx.post(f"{url}/v1/tokens", json={"input": ["x" * 900]}, headers=headers)
+            if answer.status_code == 200:
+                break
+            time.sleep(0.05)
+        assert answer.status_code == 200
+
+
+def test_a_tokenizer_that_is_behind_is_429(model: LocalEncoder, monkeypatch: pytest.MonkeyPatch):
+    count = model.count_tokens
+    monkeypatch.setattr(model, "count_tokens", lambda texts: time.sleep(1.0) or count(texts))
+    with serving_model(model, seconds=0.3) as url:
+        answer = httpx.post(f"{url}/v1/tokens", json={"input": TEXTS}, timeout=60)
+        assert answer.status_code == 429 and answer.headers["retry-after"] == "5"
+        assert "not read within 0.3 s" in answer.json()["error"]["message"]
 
 
 def test_a_body_without_length_is_measured(url: str):
