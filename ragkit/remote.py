@@ -176,9 +176,10 @@ class RemoteEncoder:
         return prompts
 
     def _prefix(self, text: str, room: int) -> str:
-        """As much of ``text`` as has ``room`` tokens."""
+        """As much of ``text``, which has more, as has ``room`` tokens at most."""
         if self._tokenizer is not None:
-            return text[: self._tokenizer.encode(text, add_special_tokens=False).offsets[room - 1][1]]
+            spans = self._tokenizer.encode(text, add_special_tokens=False).offsets
+            return text[: min(spans[room - 1][1], spans[room][0])]  # a character may be several tokens
         low, high = 1, len(text)  # characters; the first always fits
         while low < high:
             middle = (low + high + 1) // 2

@@ -182,6 +182,9 @@ def test_foreign_servers_get_the_prompt_and_no_text_that_is_too_long(kind: str, 
             assert remote.fingerprint not in (model.fingerprint, "")
         with RemoteEncoder(url, folder=folder, config=QUICK) as remote:
             agrees(remote, model)
+            for letter in "𞤀🫨ሰ":  # of several tokens: the server refuses who sends one that does not fit whole
+                texts = ["x " * n + letter * 200 for n in range(5)]
+                assert remote.encode_passages(texts).shape == (5, 64)
 
 
 def test_a_server_that_is_not_the_folders_model_is_refused(model: LocalEncoder, folder: Path, mistral_folder: Path):
