@@ -24,8 +24,9 @@ from ragkit.endpoint import Endpoint
 from ragkit.task import TASKS as HOUSE_TASKS
 from trainer.answers import Index, Log, load
 from trainer.cli import app
+from trainer.contamination import Evaluation
 from trainer.data import Source
-from trainer.derive import derive
+from trainer.derive import Filters, derive
 from trainer.plan import make_plan
 from trainer.request_plan import Plan, SynthesisConfig, brainstorms_for, read_tasks
 from trainer.slots import ASYMMETRIC
@@ -469,9 +470,6 @@ def test_duplicates_near_duplicates_and_evaluation_sets_are_out(tmp_path: Path):
     (corpus / "queries.jsonl").write_text('{"_id": "q", "text": "When does the last tram go"}\n', "utf-8")
     plain = derive(tmp_path)
     assert plain.examples == 5 and plain.rejected == {"duplicate": 1}
-    from trainer.contamination import Evaluation
-    from trainer.derive import Filters
-
     strict = derive(tmp_path, Filters(Evaluation([tmp_path / "beir"]), near=0.7))
     assert strict.examples == 1
     assert strict.rejected == {"duplicate": 1, "near duplicate": 1, "in an evaluation set": 3}
@@ -520,6 +518,26 @@ def test_questions_about_passages_that_are_there(server: Any, tmp_path: Path):
     assert [(e["request"], e["positive"]) for e in batch] == [(e["request"], e["positive"]) for e in examples]
     corpus.unlink()
     assert "say where it is with --passages" in refused("collect", responses, "--out", tmp_path / "late")
+
+
+def test_questions_about_one_passage_are_near_duplicates_by_what_they_ask(tmp_path: Path):
+    passage = " ".join(
+        f"Ferry {n} to Ubin leaves pier {n * 7} at {n * 11} and is back by {n * 13}." for n in range(9, 40)
+    )
+    asked = {"English": ["When does the ferry leave?", "When does the ferry leave??", "Who may not sail on Mondays?"]}
+    asked |= {"Hindi": ["नाव कितने बजे निकलती है?"], "Amharic": ["ጀልባው ከየት ይነሳል?"], "Thai": ["เรือกลับมาเมื่อไร"]}
+    log = Log(tmp_path / "answers.jsonl")
+    for number, (name, text) in enumerate((name, text) for name, texts in asked.items() for text in texts):
+        log.append({
+            "id": f"q{number}", "stage": "questions", "number": number, "kind": "question", "endpoint": "e",
+            "slots": {"passage": passage, "query_language": name, "query_length": "5 to 15 words"}, "model": "m",
+            "text": json.dumps({"user_query": text}), "finish": "stop", "refused": False,
+            "prompt_tokens": 1, "completion_tokens": 1, "estimated": False, "cost": 0.0, "tries": 1,
+        })  # fmt: skip
+    log.close()
+    derived = derive(tmp_path, Filters(near=0.8))
+    assert (derived.examples, derived.rejected) == (5, {"near duplicate": 1})
+    assert [r["request"] for r in rows(tmp_path / "rejected.jsonl")] == ["q1"]
 
 
 def test_an_index_is_small(tmp_path: Path):

@@ -29,7 +29,7 @@ class Filters:
     """What is checked beyond a single answer. Both are off unless asked for."""
 
     evaluation: Evaluation | None = None  # nothing that stands in these sets
-    near: float = 0.0  # similarity from which two queries of a kind are near duplicates; 0: off
+    near: float = 0.0  # similarity from which two examples (questions alone) are near duplicates; 0: off
 
 
 @dataclass
@@ -135,7 +135,9 @@ def _require_new(example: Record, seen: Seen, near: dict[str, NearlySeen], filte
                 raise Rejected("in an evaluation set", name)
     if filters.near:
         index = near.setdefault(example["kind"], NearlySeen(filters.near))
-        if other := index.add(example["request"], f"{example['query']}\n{example['positive']}"):
+        asked, found = example["query"], example["positive"]
+        text = asked if example["kind"] == QUESTION else f"{asked}\n{found}"  # several are asked about one passage
+        if other := index.add(example["request"], text):
             raise Rejected("near duplicate", f"of {other}")
 
 
