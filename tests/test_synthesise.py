@@ -225,6 +225,20 @@ def test_a_folder_belongs_to_one_plan(server: Any, tmp_path: Path):
         run(other, tmp_path / "out", 2)
 
 
+def test_a_stage_that_was_begun_and_not_answered_may_have_more_tasks(server: Any, tmp_path: Path):
+    """A brainstorm fails for a while, the examples are cut off before their first answer, and the command repeated."""
+    running, out = server("--delay", "0.01"), tmp_path / "out"
+    out.mkdir()
+    args = ["run", "--model", "local", "--base-url", running.url, "--out", out, "--requests", 40]
+    begun = Plan(SynthesisConfig([Endpoint("local", base_url=running.url)]), "examples", {"short-long": ["ያግኙት።"]})
+    claim(out, begun)
+    refused_once = {"id": "another", "stage": "examples", "number": 0, "permanent": True}
+    (out / "failed.jsonl").write_text(json.dumps(refused_once) + "\n", "utf-8")
+    assert "examples: 40 answers" in command(*args)
+    with pytest.raises(ValueError, match="belongs to another plan of stage 'examples'"):
+        claim(out, begun)
+
+
 # --- stopping ---------------------------------------------------------------------------------------------------------
 
 

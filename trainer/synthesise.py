@@ -57,7 +57,7 @@ class Outcome:
 
 
 def claim(folder: Path, plan: Plan) -> None:
-    """The folder belongs to this plan from now on. Raises ValueError where it belongs to another: answers to
+    """The folder belongs to this plan from now on. Raises ValueError where it has answers of another: answers to
     different questions do not mix."""
     _claim(folder, {plan.stage: plan.fingerprint}, plan.config.to_dict())
 
@@ -73,11 +73,13 @@ def _claim(folder: Path, plans: Mapping[str, str], config: Mapping[str, Any]) ->
     file = folder / "run.json"
     known = json.loads(file.read_text("utf-8")) if file.exists() else {"plans": {}}
     for stage, fingerprint in plans.items():
-        if known["plans"].setdefault(stage, fingerprint) != fingerprint:
+        # Without an answer there is nothing to mix: a run cut off there may have more tasks when it goes on.
+        if known["plans"].get(stage, fingerprint) != fingerprint and any(Index(folder / ANSWERS).answered(stage)):
             raise ValueError(
                 f"{folder} belongs to another plan of stage {stage!r} (seed, setting, languages, kinds, tasks or the "
                 "prompts' wording differ): give an --out of its own, or repeat what it was begun with"
             )
+        known["plans"][stage] = fingerprint
     write_json(file, {**known, "config": config})
 
 
@@ -102,8 +104,12 @@ class _Run:
             log.warning("cut a last line of %d bytes that had no end: its request is asked again", self.answers.torn)
 
     def _reopen_failures(self, path: Path) -> Log:
-        """Keeps what asking again cannot mend, and passes over it; forgets the rest."""
-        lasting = [r for r in load(path) if r["permanent"] or r["stage"] != self.plan.stage]
+        """Keeps what asking again cannot mend, and passes over it; forgets the rest, and what is asked no more."""
+        lasting = [
+            r
+            for r in load(path)
+            if r["stage"] != self.plan.stage or (r["permanent"] and r["id"] == self.plan.request(r["number"]).id)
+        ]
         with Whole(path) as kept:
             for record in lasting:
                 kept.write(record)
