@@ -266,6 +266,22 @@ def test_a_kind_without_tasks_is_left_out_and_named():
         Plan(config(kinds={"short-long": 1}), "examples", {})
 
 
+def test_one_language_alone_is_asked_for_no_pairs():
+    alone = config(languages={"Hindi": 1.0})
+    plan = Plan(alone, "examples", TASKS)
+    assert plan.fingerprint and plan.without_pair == ["bitext"]
+    assert {(r.kind, r.slots["language"]) for r in plan.requests(300)} == {(k, "Hindi") for k in (*ASYMMETRIC, "sts")}
+    assert not Plan(config(languages={"Hindi": 1.0, "Thai": 1.0}), "examples", TASKS).without_pair
+    with pytest.raises(ValueError, match="bitext takes two languages, and one alone has a share"):
+        Plan(config(languages={"Hindi": 1.0}, kinds={"bitext": 1}), "examples", TASKS)
+    crossed = config(languages={"Hindi": 1.0}, cross_lingual=0.1)
+    passages = read_passages([{"text": "O lago", "lang": "pt"}] * 99 + [{"text": "सबसे गहरी झील", "lang": "hi"}])
+    for stage in ("tasks", "examples", "questions"):  # before anything is asked, wherever the passage stands
+        with pytest.raises(ValueError, match="takes two languages, and Hindi alone has a share: give a second one"):
+            Plan(crossed, stage, TASKS, passages)
+    assert Plan(crossed, "questions", passages=passages[:99]).request(0).slots["query_language"] == "Hindi"
+
+
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [

@@ -567,6 +567,14 @@ def test_an_index_is_small(tmp_path: Path):
     assert (index.tokens, index.money) == (9, 1.5)
 
 
+def test_one_language_alone_can_be_asked_for(server: Any, tmp_path: Path):
+    args = ["run", "--model", "local", "--base-url", server().url, "--language", "Hindi", "--requests", 30]
+    said = command(*args, "--out", tmp_path / "out")
+    assert "examples: 30 answers" in said and "bitext takes two languages, and one alone has a share" in said
+    told = refused(*args, "--out", tmp_path / "crossed", "--cross-lingual", 0.5)
+    assert "Hindi alone has a share" in told and not (tmp_path / "crossed" / "answers.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

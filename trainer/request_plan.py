@@ -108,12 +108,21 @@ class Plan:
     ) -> None:
         self.config, self.stage, self.tasks, self.passages = config, stage, tasks or {}, passages
         self.without_tasks: list[str] = []  # kinds that are wanted, and of which there is no task
+        self.without_pair: list[str] = []  # and that take two languages, where one alone has a share
         weights = {kind: config.kinds.get(kind, 0.0) for kind in KINDS}
+        shares = language_shares(config.languages)
+        crossed = any(p.language in shares for p in passages) if stage == "questions" else weights["short-long"] > 0
+        if len(shares) == 1 and config.cross_lingual and crossed:
+            raise ValueError(
+                f"cross_lingual is {config.cross_lingual}, which takes two languages, and {next(iter(shares))} alone "
+                "has a share: give a second one, or cross_lingual 0"
+            )
         if stage == "tasks":
             weights = {kind: weights[kind] for kind in ASYMMETRIC}
         elif stage == "examples":
             self.without_tasks = [k for k in ASYMMETRIC if weights[k] and not self.tasks.get(k)]
-            weights |= dict.fromkeys(self.without_tasks, 0.0)
+            self.without_pair = ["bitext"] if weights["bitext"] and len(shares) == 1 else []
+            weights |= dict.fromkeys([*self.without_tasks, *self.without_pair], 0.0)
         elif stage == "questions":
             weights = {QUESTION: float(bool(passages))}
         else:
@@ -123,14 +132,16 @@ class Plan:
                 f"stage {stage!r} has nothing to ask: "
                 + {
                     "tasks": "no kind with a weight takes tasks",
-                    "examples": "no kind with a weight has tasks (run stage 'tasks' first, or give --tasks FILE)",
+                    "examples": "bitext takes two languages, and one alone has a share"
+                    if self.without_pair and not self.without_tasks
+                    else "no kind with a weight has tasks (run stage 'tasks' first, or give --tasks FILE)",
                     "questions": "no passage is given (--passages FILE)",
                 }[stage]
             )
         self._setting = SETTINGS[config.setting]
         self._kinds = _Draw({k: w for k, w in weights.items() if w > 0})
         self._endpoints = _Draw({e.label: e.share for e in config.endpoints if e.share > 0})
-        self._languages = _Draw(language_shares(config.languages))
+        self._languages = _Draw(shares)
         self._order = list(range(len(passages)))
         random.Random(f"{config.seed} passages").shuffle(self._order)
 
@@ -189,8 +200,6 @@ class Plan:
         return {**slots, "document_language": passage.language} if passage.language else slots
 
     def _other(self, language: str, rng: random.Random) -> str:
-        if len(self._languages.values) < 2:
-            raise ValueError(f"a pair of languages is asked for, and {language} alone has a share: give two or more")
         while (other := self._languages(rng)) == language:
             pass
         return other

@@ -254,6 +254,10 @@ def _config(file: Path | None, model: str | None, base_url: str | None, **given:
 def _name_missing(plan: Plan) -> None:
     for kind in plan.without_tasks:
         typer.echo(f"no task of kind {kind} was collected: none of its examples is asked for", err=True)
+    for kind in plan.without_pair:
+        typer.echo(
+            f"{kind} takes two languages, and one alone has a share: none of its examples is asked for", err=True
+        )
 
 
 def _source(stage: str, tasks: Path | None, passages: Path | None) -> Path | None:
