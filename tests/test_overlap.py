@@ -58,6 +58,19 @@ def test_exact_texts_but_for_case_and_width_in_any_field(sets: Path, tmp_path: P
     assert "| pairs/en | 2 | 1 | 0 | 1 | 50.00 % |" in table(found)
 
 
+def test_a_short_passage_is_found_with_its_title_and_without(tmp_path: Path):
+    """Too short for a run of 13 words."""
+    records = [
+        {"_id": "1", "title": "Addis Ababa", "text": "It is the capital of Ethiopia."},
+        {"_id": "2", "title": "አዲስ አበባ", "text": "የኢትዮጵያ ዋና ከተማ እና ትልቋ ከተማ ናት።"},
+    ]
+    lines(tmp_path / "sets" / "capitals" / "en" / "corpus.jsonl", records)
+    texts = [text for r in records for text in (r["text"], f"{r['title']} {r['text']}")]
+    found = report([lines(tmp_path / "train.jsonl", [{"positive": t} for t in texts])], [tmp_path / "sets"])
+    assert (found.training["train.jsonl"].exact, found.training["train.jsonl"].run) == (4, 0)
+    assert (found.sets["capitals/en"].exact, found.sets["capitals/en"].total) == (2, 2)
+
+
 def test_files_of_one_name_are_refused_before_one_is_written(sets: Path, tmp_path: Path):
     for folder in ("a", "b"):
         lines(tmp_path / "train" / folder / "qa.jsonl", [{"query": f"What is asked in {folder}?"}])

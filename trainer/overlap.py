@@ -43,17 +43,19 @@ class Overlap:
 
 
 class Index:
-    """Every text of the evaluation sets by hash: whole, and each run of it. Eight and four bytes a run."""
+    """Every text of the evaluation sets by hash: whole, with its title and without, and each run of it. Eight and four
+    bytes a run. ``texts``: set, title ("" where there is none) and text."""
 
-    def __init__(self, texts: Iterable[tuple[str, str]]) -> None:
+    def __init__(self, texts: Iterable[tuple[str, str, str]]) -> None:
         self.sets: list[str] = []  # of each text
         whole: list[tuple[int, int]] = []
         pieces: list[np.ndarray] = []
         owners: list[np.ndarray] = []
-        for number, (name, text) in enumerate(texts):
+        for number, (name, title, text) in enumerate(texts):
             self.sets.append(name)
-            whole.append((_hash(text), number))
-            hashes = np.fromiter(runs(text), np.uint64)
+            titled = f"{title} {text}" if title else text
+            whole += [(key, number) for key in {_hash(text), _hash(titled)}]
+            hashes = np.fromiter(runs(titled), np.uint64)
             pieces.append(hashes)
             owners.append(np.full(len(hashes), number, np.int32))
         self._exact: dict[int, list[int]] = {}
@@ -137,17 +139,17 @@ def _files(folders: Sequence[Path]) -> Iterator[tuple[str, Path]]:
         yield from ((file.name if folder.is_file() else file.relative_to(folder).as_posix(), file) for file in files)
 
 
-def _texts_of_sets(folders: Sequence[Path]) -> Iterator[tuple[str, str]]:
-    """SET/LANG, and each text in it: of a folder SET/LANG/ in BEIR's layout, or of a file SET/LANG.jsonl."""
+def _texts_of_sets(folders: Sequence[Path]) -> Iterator[tuple[str, str, str]]:
+    """SET/LANG, title and text of each text: of a folder SET/LANG/ in BEIR's layout, or of a file SET/LANG.jsonl."""
     for folder in folders:
         for name, file in _files([folder]):
             place = Path(name)
             beir = place.name.split(".")[0] in ("corpus", "queries")
             label = place.parent.as_posix() if beir else place.as_posix().split(".jsonl")[0]
             for record in read_records(file):
-                title = f"{record['title']} " if beir and record.get("title") else ""
+                title = (beir and record.get("title")) or ""
                 yield from (
-                    (label, title + text) for key, text in record.items() if _is_text(key, text) and key != "title"
+                    (label, title, text) for key, text in record.items() if _is_text(key, text) and key != "title"
                 )
 
 
