@@ -71,6 +71,29 @@ def test_a_short_passage_is_found_with_its_title_and_without(tmp_path: Path):
     assert (found.sets["capitals/en"].exact, found.sets["capitals/en"].total) == (2, 2)
 
 
+def test_what_stands_beside_the_texts_of_examples_is_no_text(tmp_path: Path):
+    beside = {
+        "instruction": "ለጥያቄው መልስ የሚሰጡ አንቀጾችን ፈልግ እና አምጣ።", "generator": "a model of the other team",
+        "page": "The old town of Harar",
+        "task": "Given a question, find what answers it", "query_language": "The Chinese that is written in Hong Kong",
+    }  # fmt: skip
+    evaluation = {"query": "渡轮什么时候从旧码头出发？", "positive": "渡轮每天早上七点从旧码头出发。", **beside}
+    lines(tmp_path / "sets" / "own" / "zh.jsonl", [evaluation])
+    training = {"query": "आख़िरी ट्राम कब जाती है?", "positive": "आख़िरी ट्राम आधी रात को जाती है।", **beside}
+    found = report([lines(tmp_path / "train.jsonl", [training, evaluation])], [tmp_path / "sets"])
+    assert found.records == [("train.jsonl", 2, ["own/zh"])]
+    assert found.sets["own/zh"].total == 2
+
+
+def test_sets_named_by_their_own_folders(sets: Path, tmp_path: Path):
+    data = lines(tmp_path / "train.jsonl", [{"query": QUESTION}])
+    found = report([data], [sets / "ferry" / "en", sets / "ferry" / "th" / "queries.jsonl"])
+    assert {name: counts.total for name, counts in found.sets.items()} == {"ferry/en": 2, "ferry/th": 1}
+    lines(tmp_path / "sets" / "tram" / "en" / "queries.jsonl", [{"_id": "q", "text": QUESTION}])
+    with pytest.raises(ValueError, match="two evaluation sets are called en: give their common folder"):
+        report([data], [sets / "ferry", sets / "tram"])
+
+
 def test_files_of_one_name_are_refused_before_one_is_written(sets: Path, tmp_path: Path):
     for folder in ("a", "b"):
         lines(tmp_path / "train" / folder / "qa.jsonl", [{"query": f"What is asked in {folder}?"}])

@@ -22,7 +22,11 @@ from trainer.contamination import QUERY, runs
 from trainer.data import read_records
 from trainer.words import count_words, normalise
 
-NOT_TEXT = {"_id", "id", "lang", "source", "license", "kind", "slots", "url", "query_id", "corpus_id"}
+NOT_TEXT = {
+    "_id", "id", "lang", "source", "license", "kind", "slots", "url", "query_id", "corpus_id", "positive_id",
+    "negative_ids", "digest", "page", "request", "generator", "instruction", "task", "query_language",
+    "document_language",
+}  # fmt: skip
 
 
 @dataclass
@@ -140,12 +144,19 @@ def _files(folders: Sequence[Path]) -> Iterator[tuple[str, Path]]:
 
 
 def _texts_of_sets(folders: Sequence[Path]) -> Iterator[tuple[str, str, str]]:
-    """SET/LANG, title and text of each text: of a folder SET/LANG/ in BEIR's layout, or of a file SET/LANG.jsonl."""
+    """SET/LANG, title and text of each text: of a folder SET/LANG/ in BEIR's layout, or of a file SET/LANG.jsonl.
+    Raises ValueError where sets below two of the folders have one name."""
+    known: dict[str, Path] = {}  # label -> the folder it was met below
     for folder in folders:
+        home = (folder.parent if folder.is_file() else folder).resolve()
         for name, file in _files([folder]):
             place = Path(name)
             beir = place.name.split(".")[0] in ("corpus", "queries")
             label = place.parent.as_posix() if beir else place.as_posix().split(".jsonl")[0]
+            if label == ".":  # the folder is itself SET/LANG
+                label = "/".join(home.parts[-2:])
+            if known.setdefault(label, home) != home:
+                raise ValueError(f"two evaluation sets are called {label}: give their common folder")
             for record in read_records(file):
                 title = (beir and record.get("title")) or ""
                 yield from (
