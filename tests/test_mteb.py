@@ -280,6 +280,16 @@ def test_a_task_that_fails_is_told_and_the_others_are_done(data: Path, tmp_path:
     assert [result.task_name for result in done.results] == ["towns"]
 
 
+def test_a_lone_surrogate_does_not_cost_a_set(tmp_path: Path):
+    write_set(tmp_path / "half" / "am", ["ሰላም \ud800 ዓለም", "大海", "ทะเล"], ["ሰላም \ud800", "大海 \udc00"])
+    (tmp_path / "near").mkdir()
+    records = [{"s1": f"{s} \ud800", "s2": s, "score": n} for n, s in enumerate(("ወደብ", "海港", "ท่าเรือ"))]
+    (tmp_path / "near" / "am.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records), "utf-8")
+    tasks = mteb_tasks.local_tasks([tmp_path], task=TASK)
+    done = harness.run(EncoderModel(HashEncoder(), "ragkit/hash"), tasks, tmp_path / "out")
+    assert done.failed == {} and {r.task_name for r in done.results} == {"half", "near"}
+
+
 def test_a_killed_evaluation_goes_on_where_it_was(data: Path, tmp_path: Path):  # noqa: F811
     out, ready = tmp_path / "out", tmp_path / "ready"
     hang_at = 2 + 6 + 6  # colours, then towns in English; in its last subset

@@ -11,6 +11,7 @@ from test_contamination import PASSAGES
 from typer.testing import CliRunner
 
 from trainer.cli import app
+from trainer.data import read_records
 from trainer.overlap import report, table
 
 QUESTION = "When does the last tram go?"
@@ -103,6 +104,17 @@ def test_files_of_one_name_are_refused_before_one_is_written(sets: Path, tmp_pat
     assert not clean.exists()
     assert set(report([tmp_path / "train"], [sets], clean).training) == {"a/qa.jsonl", "b/qa.jsonl"}
     assert (clean / "a" / "qa.jsonl").read_text("utf-8") != (clean / "b" / "qa.jsonl").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", ["qa.jsonl", "qa.jsonl.gz"])
+def test_a_lone_surrogate_is_kept_and_can_be_read_again(sets: Path, tmp_path: Path, name: str):
+    records = [{"query": "ܫܠܡܐ \ud800 🙂", "pos": "ሰላም"}, {"query": "ทะเลอยู่ไหน", "pos": "b"}]
+    file = tmp_path / name
+    text = "".join(json.dumps(r) + "\n" for r in records).encode()
+    file.write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    assert report([file], [sets], tmp_path / "clean").records == []
+    assert [f.name for f in (tmp_path / "clean").iterdir()] == [name]
+    assert list(read_records(tmp_path / "clean" / name)) == records
 
 
 def test_the_command_reports_and_cleans(sets: Path, tmp_path: Path):

@@ -258,6 +258,12 @@ def test_questions_take_the_passages_in_turn():
         read_passages([{"title": "", "text": " "}])
 
 
+def test_a_passage_can_be_sent():
+    """JSON may hold half of a pair of surrogates, which UTF-8 has no place for."""
+    [passage] = read_passages([{"title": "ባሕር \ud83d", "text": "\ud83d\ude00 大海", "lang": "am"}])
+    assert passage.text == "ባሕር \ufffd 😀 大海"
+
+
 def test_a_kind_without_tasks_is_left_out_and_named():
     plan = Plan(config(), "examples", {"short-long": ["Given this, find that."]})
     assert plan.without_tasks == ["long-short", "short-short", "long-long"]

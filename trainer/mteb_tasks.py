@@ -24,6 +24,7 @@ from mteb.abstasks import AbsTaskBitextMining, AbsTaskRetrieval, AbsTaskSTS
 from mteb.abstasks.task_metadata import TaskMetadata
 from mteb.languages.iso_mappings import _get_iso1_to_iso3, _get_iso3_to_default_script
 
+from ragkit.sparse import well_formed
 from ragkit.task import TASKS, Task
 from trainer.data import read_records
 from trainer.evaluate import RetrievalSet, read_folders
@@ -131,8 +132,8 @@ def _search_data(sets: Sequence[RetrievalSet], pool: bool) -> dict[str, Any]:
     for data in sets:
         before = f"{data.name}/{data.lang}/" if pool else ""
         lang = data.passage_lang
-        corpus += [{"id": before + i, "text": text, "lang": lang} for i, text in data.passages.items()]
-        queries += [{"id": before + q, "text": data.queries[q], "lang": lang} for q in data.qrels]
+        corpus += [{"id": before + i, "text": well_formed(text), "lang": lang} for i, text in data.passages.items()]
+        queries += [{"id": before + q, "text": well_formed(data.queries[q]), "lang": lang} for q in data.qrels]
         qrels |= {before + q: {before + i: r for i, r in judged.items()} for q, judged in data.qrels.items()}
     return {
         "corpus": Dataset.from_list(corpus),
@@ -163,7 +164,10 @@ def _of_pairs(name: str, subsets: dict[str, list[dict[str, Any]]]) -> Any:
 
     def load() -> Data:
         def rows(records: list[dict[str, Any]]) -> Dataset:
-            texts = {"sentence1": [r[first] for r in records], "sentence2": [r[second] for r in records]}
+            texts = {
+                column: [well_formed(r[key]) for r in records]
+                for column, key in (("sentence1", first), ("sentence2", second))
+            }
             return Dataset.from_dict(
                 texts | ({"score": [float(r["score"]) for r in records]} if made is LocalSTS else {})
             )

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from trainer.answers import dump
 from trainer.contamination import QUERY, runs
 from trainer.data import read_records
 from trainer.words import count_words, normalise
@@ -178,8 +179,10 @@ def _hash(text: str) -> int:
 
 
 def _write_records(records: Iterable[Mapping[str, Any]], file: Path) -> None:
+    """Whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    packed = file.suffix == ".gz"
-    with gzip.open(file, "wt", encoding="utf-8") if packed else file.open("w", encoding="utf-8") as lines:
+    fresh = file.with_name(file.name + ".new")
+    with gzip.open(fresh, "wb") if file.suffix == ".gz" else fresh.open("wb") as lines:
         for record in records:
-            lines.write(json.dumps(record, ensure_ascii=False) + "\n")
+            lines.write(dump(record))
+    fresh.replace(file)

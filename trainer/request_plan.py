@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ragkit.endpoint import Endpoint
+from ragkit.sparse import well_formed
 from trainer import prompts
 from trainer.languages import language, language_shares
 from trainer.prompts import Message
@@ -252,7 +253,7 @@ def read_passages(lines: Iterable[Mapping[str, Any]]) -> list[Passage]:
     where it is known. Raises ValueError for a record without text."""
     passages = []
     for record in lines:
-        text = f"{record.get('title') or ''} {record.get('text') or ''}".strip()
+        text = well_formed(f"{record.get('title') or ''} {record.get('text') or ''}").strip()
         if not text:
             raise ValueError(f"a file of passages holds records with a text, got {str(record)[:200]}")
         passages.append(Passage(text, _named(str(record.get("lang") or ""))))
