@@ -120,6 +120,15 @@ def test_what_fails_for_good_is_listed_and_asked_again(server: Any, tmp_path: Pa
     assert sorted(a["number"] for a in answers_of(out)) == list(range(20))
 
 
+def test_what_was_refused_for_good_was_not_answered_before(server: Any, tmp_path: Path):
+    plan, out = plan_of(server().url), tmp_path / "out"
+    out.mkdir()
+    lasting = {"id": plan.request(0).id, "stage": "examples", "number": 0, "permanent": True}
+    (out / "failed.jsonl").write_text(json.dumps(lasting) + "\n", "utf-8")
+    outcome = run(plan, out, 3)
+    assert (outcome.answered, outcome.skipped) == (2, 0)
+
+
 def test_kill_9_costs_no_answer(server: Any, tmp_path: Path):
     """Ten times (in the full run) the process is killed where it stands, and started again."""
     kills, count, concurrency = (10, 500, 8) if FULL else (2, 40, 8)

@@ -2,7 +2,7 @@
 
 The set is any folder in BEIR's layout, or one that holds such folders: every ``corpus.jsonl`` and
 ``queries.jsonl`` below it. The measure is the usual one, a run of 13 words in common; in scripts without
-spaces it is as many characters as 13 words have (22 of Han, 52 of Thai). A query is often shorter than
+spaces it is as many characters as 13 words have (23 of Han, 52 of Thai). A query is often shorter than
 that, so whole queries of four words or more are compared as well.
 """
 

@@ -16,7 +16,7 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.05
-RESAMPLES = 9_999  # signs drawn: the smallest p is 1 / (RESAMPLES + 1)
+RESAMPLES = 9_999  # signs drawn: the smallest two-sided p is 2 / (RESAMPLES + 1)
 BOOTSTRAPS = 2_000
 BATCH = 200  # resamples in memory at once
 

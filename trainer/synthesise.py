@@ -95,9 +95,9 @@ class _Run:
         self.answers = Log(folder / ANSWERS)
         index = Index(folder / ANSWERS)
         self.done = index.answered(plan.stage)
-        self.failures = self._reopen_failures(folder / FAILED)
         self.outcome = Outcome(tokens=index.tokens, money=index.money, torn=self.answers.torn)
         self.outcome.skipped = sum(self.done[n] for n in range(shard[0] - 1, min(count, len(self.done)), shard[1]))
+        self.failures = self._reopen_failures(folder / FAILED)
         self.flying = 0
         self.begun = (index.tokens, index.money)
         if self.answers.torn:
