@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from test_evaluate import write_set
 
 pytest.importorskip("mteb", reason="the extra 'evaluate' is not installed")
 
@@ -13,11 +15,13 @@ from mteb.types import PromptType
 
 from ragkit import TASKS
 from trainer.instructions import PAPER, instruction_of, is_bare, missing
+from trainer.mteb_tasks import local_tasks
 from trainer.suites import MIRACL_LANGUAGES, SUITES, suite
 
 
 def metadata(name: str = "Own", category: str = "Retrieval", prompt: Any = None, subtypes: Any = None) -> Any:
-    return SimpleNamespace(name=name, type=category, prompt=prompt, task_subtypes=subtypes)
+    dataset = {"path": f"mteb/{name}"}
+    return SimpleNamespace(name=name, type=category, prompt=prompt, task_subtypes=subtypes, dataset=dataset)
 
 
 def parts(tasks: list[Any]) -> list[Any]:
@@ -64,6 +68,13 @@ def test_where_an_instruction_comes_from():
     assert rule.task.symmetric
     other = instruction_of(metadata(subtypes=["Topic classification"]))  # says nothing about a search
     assert other.task.instruction == TASKS["web-search"].instruction
+
+
+@pytest.mark.parametrize("name", ["NQ", "miracl", "miracl-40q", "ታሪክ"])
+def test_a_folder_asks_what_it_is_told_to_whatever_its_name(tmp_path: Path, name: str):
+    write_set(tmp_path / name / "am", ["ሐረር ከተማ ናት"], ["ሐረር"])
+    [task] = local_tasks([tmp_path], task=TASKS["web-search"])
+    assert instruction_of(task.metadata).task.instruction == TASKS["web-search"].instruction
 
 
 @pytest.mark.parametrize("category", ["STS", "Classification", "Clustering", "PairClassification", "BitextMining"])

@@ -95,7 +95,7 @@ def test_symmetric_tasks_prompt_every_text(pairs: Path, tmp_path: Path):
 
 
 def of(category: str, name: str = "Own") -> Any:
-    return SimpleNamespace(name=name, type=category, prompt=None, task_subtypes=None)
+    return SimpleNamespace(name=name, type=category, prompt=None, task_subtypes=None, dataset={"path": "mteb/own"})
 
 
 @pytest.mark.parametrize(

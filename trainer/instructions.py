@@ -125,8 +125,9 @@ def instruction_of(metadata: TaskMetadata) -> Instruction:
     if category in _KINDS:
         return Instruction(_KINDS[category], "paper")
     symmetric = category not in ASYMMETRIC
+    local = metadata.dataset["path"].startswith("local/")  # whose name is a folder's, and whose prompt was asked for
     family = [text for beginning, text in _FAMILIES.items() if name.lower().startswith(beginning)]
-    if name in PAPER or family:
+    if (name in PAPER or family) and not (local and metadata.prompt):
         return Instruction(Task(name, PAPER.get(name) or family[0], symmetric), "paper")
     prompt: Any = metadata.prompt
     if isinstance(prompt, dict):
