@@ -14,6 +14,8 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+_LINKED = "a symbolic link to a folder: name it as a path of its own"
+
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
@@ -40,10 +42,13 @@ def find_files(
 ) -> Iterator[Path | Skipped | EmptyFolder]:
     """The files at or below ``below`` whose suffix is one of ``suffixes``, in sorted order, and the rest.
 
-    ``root`` (``below`` itself if not given) is what links may not lead out of.
+    ``root`` (``below`` itself if not given) is what links may not lead out of; it alone may be a link to a folder.
     """
     root = root or below
     home = root.resolve()
+    if below != root and below.is_symlink() and below.is_dir():
+        yield skipped(below, _LINKED)
+        return
     if not below.is_dir():
         yield _eligible(below, suffixes, home if root.is_dir() else None)
         return
@@ -57,8 +62,7 @@ def find_files(
             path = here / name
             if name.startswith(".") or path.is_symlink():
                 folders.remove(name)
-                linked = "a symbolic link to a folder: name it as a path of its own"
-                yield skipped(path, "hidden" if name.startswith(".") else linked)
+                yield skipped(path, "hidden" if name.startswith(".") else _LINKED)
         for name in sorted(files):
             path = here / name
             yield skipped(path, "hidden") if name.startswith(".") else _eligible(path, suffixes, home)

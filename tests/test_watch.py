@@ -58,6 +58,27 @@ def test_changes_are_followed(tmp_path: Path, store: Store, encoder: HashEncoder
     assert counts(ingest([root], store, encoder)) == (0, 0, 1, 0)  # the same names as a whole run gives
 
 
+def test_a_link_that_appears_is_not_followed_out_of_the_root(tmp_path: Path, store: Store, encoder: HashEncoder):
+    root, outside = tmp_path / "共享", tmp_path / "outside"
+    root.mkdir()
+    outside.mkdir()
+    (root / "a.txt").write_text("图书馆")
+    (outside / "secret.txt").write_text("ምስጢር")
+    stop = threading.Event()
+    reports = watch([root], store, encoder, wait=0.1, stop=stop)
+    _ = next(reports)
+    (root / "link").symlink_to(outside, target_is_directory=True)
+    report = next(reports)
+    assert [(skipped.path, skipped.reason) for skipped in report.skipped] == [
+        (f"{root}/link", "a symbolic link to a folder: name it as a path of its own")
+    ]
+    (outside / "secret.txt").write_text("ሌላ ምስጢር")
+    (root / "a.txt").write_text("图书馆开门")
+    until(reports, store, {"a.txt": "图书馆开门"})
+    stop.set()
+    assert list(reports) == []
+
+
 def test_a_root_that_goes_keeps_its_passages(tmp_path: Path, store: Store, encoder: HashEncoder):
     root = tmp_path / "docs"
     root.mkdir()
