@@ -67,7 +67,8 @@ def ingest(
 ) -> IngestReport:
     """Bring the store's view of ``paths`` (files and folders) up to date. Raises IngestError for a root
     that does not exist, or that holds no file any more though documents of it are stored; whatever the
-    store or the encoder raises passes through, and the next run goes on from there."""
+    store or the encoder raises passes through, and the next run goes on from there. So does FingerprintMismatch
+    where the corpus is switched to another encoder meanwhile: that run is to be by the other one."""
     run = Sync(store, encoder, passage_tokens, batch, limits or Limits(), dict(readers), allow_empty)
     roots = check_roots(paths)
     for root in roots:
@@ -97,6 +98,7 @@ class Sync:
         check_passage_tokens(self.passage_tokens, self.encoder)
 
     def __call__(self, targets: Sequence[tuple[Path, Path]], bar: Bar | None = None) -> IngestReport:
+        self.store.refuse_superseded()
         run = _Run(self.store, self.encoder, self.passage_tokens, self.batch)
         truncated = self.encoder.truncated
         with Parser(self.limits) as parser:
@@ -193,6 +195,7 @@ class _Run:
             self.store.delete(self._stale)
             self.deleted += len(self._stale)
             self._stale = []
+        self.store.refuse_superseded()  # after the writing, so that what was reported was current when it was written
 
     def _write(self) -> None:
         waiting, self._waiting = self._waiting, []

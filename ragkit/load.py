@@ -152,7 +152,8 @@ class _Load:
         return removed
 
     def verify(self, expected: int) -> None:
-        """Raises StoreError for a passage that is missing, or is not what was written."""
+        """Raises StoreError for a passage that is missing, is not what was written, or will not be found."""
+        self.store.refuse_superseded()
         if (count := self.store.count()) < expected:
             raise StoreError(
                 f"corpus {self.store.corpus!r} holds {count} passages, {expected} were expected: does something else "

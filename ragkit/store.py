@@ -109,12 +109,9 @@ def open_store(
         root = Path(location).expanduser().resolve()
         existing = [folder.parent.name for folder in root.glob("*--*/collection.json")]
     try:
-        generations: Generations | None = None
         if server:
             existing = [c.name for c in client.get_collections().collections]
-            generations = Server(client)
-        elif root is not None:
-            generations = Folder(root)
+        generations = _generations(place, client)
         current = generations.current(corpus) if generations else None
         if not generation:
             _refuse_absent(name, existing, current, place, create)
@@ -128,6 +125,13 @@ def open_store(
         if client is not None:
             client.close()
         raise
+
+
+def _generations(place: str, client: Any) -> Generations | None:
+    if place == ":memory:":
+        return None
+    server = place.startswith(("http://", "https://"))
+    return Server(client) if server else Folder(Path(place).expanduser().resolve())
 
 
 def _refuse_absent(name: str, existing: Sequence[str], current: str | None, place: str, create: bool) -> None:
@@ -181,6 +185,7 @@ class Store:
         self.dimension = encoder.dimension
         self.collection = f"{corpus}--{encoder.fingerprint}"
         self._whole = client  # everybody's: to open, lay out and close
+        self._generations = _generations(location, client)
         identity = {
             "corpus": corpus,
             "fingerprint": encoder.fingerprint,
@@ -230,6 +235,17 @@ class Store:
         return Store(
             self._whole, self.location, self.corpus, self.encoder, tenant=tenant, qdrant_settings=self.settings
         )
+
+    def refuse_superseded(self) -> None:
+        """Raises FingerprintMismatch where another generation is the current one by now, as after a reindex: what is
+        written here would not be found."""
+        current = self._generations.current(self.corpus) if self._generations else None
+        if current not in (None, self.fingerprint):
+            raise FingerprintMismatch(
+                f"corpus {self.corpus!r} at {self.location} was switched to encoder {current} while this process wrote "
+                f"to it with {self.fingerprint}, so what it wrote last may not be found: start it again with that "
+                "model (RAGKIT_MODEL, --model)"
+            )
 
     @property
     def client(self) -> Any:

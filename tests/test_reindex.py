@@ -17,6 +17,7 @@ from test_store import PASSAGES, passage
 from typer.testing import CliRunner
 
 from ragkit.cli import app
+from ragkit.ingest import ingest
 from ragkit.live import LiveRetriever
 from ragkit.reindex import open_current, reindex, roll_back
 from ragkit.retrieve import Retriever
@@ -158,6 +159,41 @@ def test_what_is_written_meanwhile_is_not_lost(location: str):
     with open_store(location, "town", NEW) as store:
         assert {i: payload for i, (payload, _) in content(store).items()} == expected
         assert store.passages([PASSAGES[3].id])[0].title == "another title"
+
+
+class Overtaken(HashEncoder):
+    """While it embeds, somebody else reindexes the corpus."""
+
+    store: Store
+    done = False
+
+    def encode_passages(self, passages: Sequence[str]) -> np.ndarray:
+        if not self.done:
+            self.done = True
+            reindex(self.store.location, "town", NEW, current=self.store)
+        return super().encode_passages(passages)
+
+
+def test_a_writer_that_a_reindex_has_overtaken_says_so(location: str, tmp_path: Path):
+    root = tmp_path / "docs"
+    root.mkdir()
+    (root / "a.txt").write_text("पुस्तकालय")
+    encoder = Overtaken("old")
+    with open_store(location, "town", encoder) as store:
+        encoder.store = store
+        with pytest.raises(FingerprintMismatch, match=f"switched to encoder {NEW.fingerprint}.*start it again"):
+            ingest([root], store, encoder)
+        (root / "b.txt").write_text("ห้องสมุด")
+        with pytest.raises(FingerprintMismatch):
+            ingest([root], store, encoder)
+        assert store.count() == 1  # nothing more was written
+    with open_store(location, "town", NEW) as store:
+        ingest([root], store, NEW)
+        assert store.count() == 2
+    roll_back(location, "town")
+    with open_store(location, "town", OLD) as store:
+        ingest([root], store, OLD)
+        assert store.count() == 2
 
 
 def test_a_corpus_served_elsewhere_is_refused_by_name(tmp_path: Path):
