@@ -19,7 +19,7 @@ from ragkit.types import Value, Where, moment
 
 def value_is(key: str, value: Value) -> models.FieldCondition:
     """``key`` is ``value`` or, of several values there, one is. A float matches itself alone."""
-    key = _quoted(key)
+    key = quoted(key)
     if isinstance(value, float):
         return models.FieldCondition(key=key, range=models.Range(gte=value, lte=value))
     return models.FieldCondition(
@@ -27,7 +27,7 @@ def value_is(key: str, value: Value) -> models.FieldCondition:
     )
 
 
-def _quoted(key: str) -> str:
+def quoted(key: str) -> str:
     """A field's name as Qdrant's path to it, where a dot or bracket would lead into the field."""
     if re.fullmatch(r"[A-Za-z0-9_-]+", key):
         return key

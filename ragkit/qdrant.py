@@ -16,6 +16,7 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException
 
+from ragkit import filters
 from ragkit.owner import StoreError
 from ragkit.settings import QdrantSettings
 from ragkit.tenant import TENANT
@@ -156,7 +157,8 @@ def _strict(settings: QdrantSettings) -> models.StrictModeConfig:
 
 
 def indexes(settings: QdrantSettings, *, tenants: bool) -> dict[str, Any]:
-    """Payload field -> schema, of everything that ragkit filters on. Raises ValueError for a wrong ``index``."""
+    """Path to a payload field, as filters write it -> schema, of everything that ragkit filters on. Raises ValueError
+    for a wrong ``index``."""
     keyword = models.KeywordIndexType.KEYWORD
     schemas: dict[str, Any] = {
         "lang": models.KeywordIndexParams(type=keyword, prefix=True),
@@ -174,7 +176,7 @@ def indexes(settings: QdrantSettings, *, tenants: bool) -> dict[str, Any]:
             raise ValueError(f"index {entry!r}: write FIELD, or FIELD:TYPE with one of {', '.join(_INDEX_TYPES)}")
         if field in schemas:
             raise ValueError(f"index {entry!r}: {field!r} is indexed anyway; leave it out")
-        schemas[field] = models.PayloadSchemaType(kind or "keyword")
+        schemas[filters.quoted(field)] = models.PayloadSchemaType(kind or "keyword")
     return schemas
 
 

@@ -269,8 +269,9 @@ class Store:
     def _index(self, there: Mapping[str, Any]) -> None:
         """Payload indexes that are missing: all of them at first, and those of which a killed creation was robbed."""
         if self.location != ":memory:":  # the client's local mode has no indexes, and warns
+            paths = {key if set(key) & set('".[') else filters.quoted(key) for key in there}  # servers quote fewer
             for field, schema in qdrant.indexes(self.settings, tenants=self.tenant is not None).items():
-                if field not in there:
+                if field not in paths:
                     self._whole.create_payload_index(self.collection, field, field_schema=schema)
 
     # ------------------------------------------------------------------ writing

@@ -18,7 +18,7 @@ from fake_qdrant import serving
 from pydantic import SecretStr
 from qdrant_client import models
 
-from ragkit import qdrant
+from ragkit import filters, qdrant
 from ragkit.settings import QdrantSettings, Settings
 from ragkit.sparse import sparse_query
 from ragkit.store import StoreError, open_store
@@ -298,6 +298,23 @@ def test_what_a_place_cannot_honour_is_refused(tmp_path: Path, encoder: HashEnco
     with pytest.raises(ValueError, match="'lang' is indexed anyway"):
         qdrant.indexes(QdrantSettings(index="lang"), tenants=False)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["embedded", "rest"])
+def test_indexes_of_any_name_are_those_that_filters_ask_for(place: str, encoder: HashEncoder, tmp_path: Path) -> None:
+    settings = QdrantSettings(index="ग्रन्थ, ผู้เขียน, größe:integer, a.b")
+    if place == "embedded":
+        pytest.importorskip("qdrant_edge", reason="qdrant-edge has no wheel here")
+    with serving() as (fake, url):
+        at = url if place == "rest" else str(tmp_path)
+        for _ in range(2):  # made, and opened again
+            with open_store(at, "town", encoder, qdrant_settings=settings) as store:
+                made = len(fake.bodies("/index"))
+                told = store.client.get_collection(store.collection).payload_schema
+                assert len(told) == 10  # six of ragkit's own
+                asked = {filters.value_is(name, 1).key for name in ("ग्रन्थ", "ผู้เขียน", "a.b")}
+                assert asked <= set(told)
+        assert made == (10 if place == "rest" else 0)
 
 
 def test_settings_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
