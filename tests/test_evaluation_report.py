@@ -199,7 +199,9 @@ def test_own_sets_are_sorted_by_languages_and_averaged_by_task(tmp_path: Path):
     put(tmp_path, "mini", "mlqa-cross", {"ar-en": 0.5, "en-ar": 0.7}, languages=("ara-Arab", "eng-Latn"))
     put(tmp_path, "mini", "mixed", {"en": 0.6, "en-zh": 0.3})
     put(tmp_path, "mini", "sts", {"de": 0.6}, metric="cosine_spearman")
+    put(tmp_path, "mini", "pool", {"all": 0.1}, languages=("ara-Arab", "eng-Latn"))
     made = tables(tmp_path)
+    assert value(made["pooled"], "pool all", "mini") == pytest.approx(10)
     assert [row.label for row in made["one-language"].rows] == [
         "amqa am",
         "mixed en",

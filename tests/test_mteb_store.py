@@ -91,6 +91,19 @@ def test_a_split_document_is_found_once(tmp_path: Path):
     assert [len(ids) for ids in model.notes["set", "en"]["best"].values()] == [2, 2]
 
 
+def test_a_set_of_many_languages_weighs_as_much_as_a_set_of_one(tmp_path: Path):
+    def put(name: str, subsets: dict[str, float]) -> Path:
+        file = tmp_path / f"{name}.json"
+        scores = {subset: {"q": {"ndcg@10": value}} for subset, value in subsets.items()}
+        file.with_suffix(".perquery.json").write_text(json.dumps(scores), "utf-8")
+        note = {"seconds": 1, "searched": 1, "disk": 1, "best": {"q": ["d"]}}
+        file.with_suffix(".store.json").write_text(json.dumps(dict.fromkeys(subsets, note)), "utf-8")
+        return file
+
+    files = [put("cross", {f"en-{n}": 0.5 for n in "abc"}), put("amqa", {"am": 0.9})]
+    assert "| exact | 0.7000 |" in compare({"exact": files})
+
+
 def test_a_filter_finds_what_is_in_its_language_alone(tmp_path: Path):
     for lang in ("en", "am"):  # the same words in both, so that languages compete
         write_set(tmp_path / "set" / lang, [f"{t} one", f"{t} two"] if (t := SCRIPTS["am"]) else [], [f"{t} one"])

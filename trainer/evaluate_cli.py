@@ -123,13 +123,16 @@ def evaluate(
         rows = _rows(model, mode, store, prompts, max_length, keep, rules, dimensions)
         failed: dict[str, str] = {}
         for row in rows:
-            done = h.run(row, tasks(), out)  # anew for each: a task holds what one model is recorded by
-            failed |= done.failed
-            typer.echo(f"{row.mteb_model_meta.name}\n{h.table(done.results)}")
+            measured = h.run(row, tasks(), out)  # anew for each: a task holds what one model is recorded by
+            failed |= measured.failed
+            typer.echo(f"{row.mteb_model_meta.name}\n{h.table(measured.results)}")
         if store:
             from trainer.mteb_store import compare
 
-            typer.echo(compare({row.setup.name: h.files(row, tasks(), out) for row in rows}))
+            done = [task for task in tasks() if task.metadata.name not in failed]
+            files = {row.setup.name: h.files(row, done, out) for row in rows}
+            if any(files.values()):
+                typer.echo(compare(files))
         if failed:
             told = "; ".join(f"{name} ({reason})" for name, reason in failed.items())
             raise ValueError(f"{len(failed)} task(s) could not be measured: {told}. Run again for these alone")

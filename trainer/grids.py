@@ -15,7 +15,7 @@ from functools import partial
 from statistics import fmean
 
 from trainer.published import PublishedTable, Suite, published
-from trainer.scores import ModelScores, Score
+from trainer.scores import POOLED, ModelScores, Score
 
 POINTS = 100  # a file's 0.5 is the paper's 50
 NDCG = "ndcg_at_10"
@@ -92,8 +92,9 @@ def grids(models: Sequence[ModelScores]) -> Iterator[Grid]:
     for task in sorted({task for model in models for task in model.tasks} - known):
         own[_sort([s for model in models for s in model.tasks.get(task, [])])].append(task)
     for name, title, kind, metric, counted in (
-        (WITHIN, "Retrieval within a language", "retrieval", NDCG, lambda s, _: not _crosses(s)),
-        (ACROSS, "Retrieval across languages", "retrieval", NDCG, lambda s, _: _crosses(s)),
+        (WITHIN, "Retrieval within a language", "retrieval", NDCG, lambda s, _: s.subset != POOLED and not _crosses(s)),
+        (ACROSS, "Retrieval across languages", "retrieval", NDCG, lambda s, _: s.subset != POOLED and _crosses(s)),
+        ("pooled", "Retrieval from one pool of languages", "retrieval", NDCG, lambda s, _: s.subset == POOLED),
         ("sts", "Semantic textual similarity", "sts", "cosine_spearman", None),
         ("pairs", "Parallel sentences", "pairs", "f1", None),
         ("others", "Other tasks", "others", "main", None),

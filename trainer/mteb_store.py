@@ -208,13 +208,15 @@ class _Totals:
 
 
 def _totals(files: Iterable[Path]) -> _Totals:
-    ndcg: list[float] = []
+    ndcg: list[float] = []  # of a task: the mean over its subsets, as everywhere
     seconds, searched, disk = 0.0, 0, 0
     best: dict[str, list[str]] = {}
     for file in files:
-        for subset, queries in json.loads(file.with_suffix(".perquery.json").read_text("utf-8")).items():
-            ndcg.append(fmean(scores["ndcg@10"] for scores in queries.values()))
-            note = json.loads(file.with_suffix(".store.json").read_text("utf-8"))[subset]
+        subsets = json.loads(file.with_suffix(".perquery.json").read_text("utf-8"))
+        ndcg.append(fmean(fmean(q["ndcg@10"] for q in queries.values()) for queries in subsets.values()))
+        notes = json.loads(file.with_suffix(".store.json").read_text("utf-8"))
+        for subset in subsets:
+            note = notes[subset]
             seconds, searched, disk = seconds + note["seconds"], searched + note["searched"], disk + note["disk"]
             best |= {f"{file.name} {subset} {query}": ids for query, ids in note["best"].items()}
     return _Totals(fmean(ndcg), seconds, searched, disk, best)

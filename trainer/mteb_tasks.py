@@ -28,6 +28,7 @@ from ragkit.sparse import well_formed
 from ragkit.task import TASKS, Task
 from trainer.data import read_records
 from trainer.evaluate import RetrievalSet, read_folders
+from trainer.scores import POOLED
 
 SPLIT = "test"
 Data = dict[str, Any]  # subset -> what mteb's task class holds of it
@@ -112,7 +113,7 @@ def local_tasks(
 
 def retrieval(name: str, sets: Sequence[RetrievalSet], task: Task, *, pool: bool = False) -> Any:
     """Passages carry the language they are in and queries that of what answers them, for a store that filters."""
-    subsets = {"all": sets} if pool else {data.lang: [data] for data in sets}
+    subsets = {POOLED: sets} if pool else {data.lang: [data] for data in sets}
 
     def load() -> Data:
         return {subset: _search_data(group, pool) for subset, group in subsets.items()}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 META, PER_QUERY = "model_meta.json", ".perquery.json"
+POOLED = "all"  # the subset in which all languages of a set compete
 
 
 @dataclass(frozen=True, slots=True)
