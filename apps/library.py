@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import queue
-import re
 import shutil
 import subprocess
 import sys
@@ -31,7 +30,7 @@ from typing import Any, Literal
 from apps.explain import Found, search
 from apps.remember import Remembering
 from apps.uploads import Arrival
-from ragkit.client import RemoteError, is_url
+from ragkit.client import RemoteError, is_url, masked
 from ragkit.live import LiveRetriever
 from ragkit.owner import CorpusInUse
 from ragkit.progress import Bar
@@ -54,7 +53,7 @@ class NotReady(RuntimeError):
     """The corpus cannot be used now; ``trouble`` says which kind of help is needed. Visitors are shown it."""
 
     def __init__(self, trouble: Trouble, told: str) -> None:
-        super().__init__(without_user(told))
+        super().__init__(masked(told))
         self.trouble: Trouble = trouble
 
 
@@ -128,7 +127,7 @@ class Library:
         base = base.expanduser().resolve()
         if tenant is None and (named or self.root == usual.expanduser().resolve()):
             return base, base
-        place = without_user(self.location).rstrip("/") if self.served else str(self.root)
+        place = masked(self.location).rstrip("/") if self.served else str(self.root)
         own = base / hashlib.sha256(f"{place}\0{tenant or ''}".encode()).hexdigest()[:16]
         return own, base if tenant is None else own
 
@@ -278,7 +277,7 @@ class Library:
             store = retriever.store
             return Status(
                 self.corpus,
-                without_user(self.location),
+                masked(self.location),
                 self.model,
                 store.fingerprint,
                 store.count(),
@@ -495,11 +494,6 @@ class Library:
             with self._live.lease() as retriever:
                 retriever.store.close()
             self._live = None
-
-
-def without_user(text: str) -> str:
-    """``text`` without what stands before the host in its URLs: a user, often with a password."""
-    return re.sub(r"(https?://)[^\s/?#]*@", r"\1", text)
 
 
 class _Reported:

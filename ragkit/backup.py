@@ -23,6 +23,7 @@ import httpx
 import ragkit
 from ragkit import qdrant
 from ragkit.archive import Manifest, extract_archive, read_manifest, require_room, taken, write_archive
+from ragkit.client import masked
 from ragkit.generations import Folder, Server
 from ragkit.names import check_corpus
 from ragkit.reindex import open_current
@@ -123,8 +124,8 @@ def restore(
     place = "server" if _is_url(str(location)) else "embedded"
     if manifest.kind != place:
         raise StoreError(
-            f"{source} is of the {manifest.kind} engine ({manifest.engine}), {location} is not: their files differ. "
-            f"Give {'the URL of a Qdrant server' if manifest.kind == 'server' else 'a folder'} as --store"
+            f"{source} is of the {manifest.kind} engine ({manifest.engine}), {masked(location)} is not: their files "
+            f"differ. Give {'the URL of a Qdrant server' if manifest.kind == 'server' else 'a folder'} as --store"
         )
     into = _into_server if place == "server" else _into_folder
     into(source, manifest, str(location), replace_existing, _patient(settings))
@@ -154,8 +155,8 @@ def _extracted(source: Path, manifest: Manifest, shard: Path) -> None:
 def _refuse_present(manifest: Manifest, location: str, current: str | None, replace_existing: bool) -> None:
     if current is not None and not replace_existing:
         raise StoreError(
-            f"there is a corpus {manifest.corpus!r} at {location}: --replace puts the backup of {manifest.made} in its "
-            "place, another --store has it beside"
+            f"there is a corpus {manifest.corpus!r} at {masked(location)}: --replace puts the backup of "
+            f"{manifest.made} in its place, another --store has it beside"
         )
 
 

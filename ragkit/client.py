@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +51,11 @@ def is_url(name: object) -> bool:
 def written(body: Any) -> bytes:
     """JSON in UTF-8: escaped in ASCII, a letter of Arabic or Hindi would take 6 bytes instead of 2 or 3."""
     return well_formed(json.dumps(body, ensure_ascii=False)).encode()
+
+
+def masked(text: object) -> str:
+    """``text`` as it may be shown: without the user, often with a password, in its URLs."""
+    return re.sub(r"(https?://)[^\s/?#]*@", r"\1", str(text))
 
 
 def base_url(url: str) -> str:

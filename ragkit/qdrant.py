@@ -17,6 +17,7 @@ from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException
 
 from ragkit import filters
+from ragkit.client import masked
 from ragkit.owner import StoreError
 from ragkit.settings import QdrantSettings
 from ragkit.tenant import TENANT
@@ -34,7 +35,7 @@ class _Server:
 
     def __init__(self, client: QdrantClient, url: str) -> None:
         self._client = client
-        self._url = url
+        self._url = masked(url)
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._client, name)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ragkit import cluster, nodes, qdrant
+from ragkit.client import masked
 from ragkit.generations import Folder, Generation, Generations, Server
 from ragkit.progress import Bar, shown
 from ragkit.settings import QdrantSettings
@@ -76,7 +77,9 @@ def _current(generations: Generations, location: str | Path, corpus: str) -> tup
     current = generations.current(corpus)
     metadata = generations.metadata(corpus, current) if current else None
     if current is None or metadata is None:
-        raise CorpusNotFound(f"no corpus {corpus!r} at {location} has a current generation: ingest documents first")
+        raise CorpusNotFound(
+            f"no corpus {corpus!r} at {masked(location)} has a current generation: ingest documents first"
+        )
     return current, metadata
 
 
@@ -163,7 +166,7 @@ def roll_back(location: str | Path, corpus: str, settings: QdrantSettings | None
         previous = metadata.get("previous")
         if not previous or generations.metadata(corpus, previous) is None:
             raise StoreError(
-                f"corpus {corpus!r} at {location} has no generation before the current one"
+                f"corpus {corpus!r} at {masked(location)} has no generation before the current one"
                 + (f": {corpus}--{previous} is gone" if previous else "")
             )
         generations.make_current(corpus, previous)

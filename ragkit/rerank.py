@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import httpx
 
+from ragkit.client import masked
 from ragkit.settings import RerankSettings
 from ragkit.sparse import well_formed
 
@@ -44,7 +45,9 @@ class EndpointReranker:
 
     def __init__(self, settings: RerankSettings) -> None:
         if not settings.url.startswith(("http://", "https://")):
-            raise ValueError(f"rerank url {settings.url!r}: give the whole address, as http://localhost:8080/rerank")
+            raise ValueError(
+                f"rerank url {masked(settings.url)!r}: give the whole address, as http://localhost:8080/rerank"
+            )
         if settings.style not in ("jina", "openai", "tei"):
             raise ValueError(f"rerank style {settings.style!r}: use 'jina', 'openai' or 'tei'")
         self.settings = settings
@@ -59,9 +62,9 @@ class EndpointReranker:
         ]
 
     def _ask(self, query: str, texts: Sequence[str]) -> list[float]:
-        url = self.settings.url
+        url = masked(self.settings.url)
         try:
-            reply = self._client.post(url, json=request_body(self.settings, query, texts))
+            reply = self._client.post(self.settings.url, json=request_body(self.settings, query, texts))
         except httpx.HTTPError as error:
             raise RerankError(f"the reranker at {url} cannot be asked ({error}): is it running there?") from error
         if reply.status_code != 200:

@@ -28,6 +28,7 @@ import numpy as np
 from qdrant_client import QdrantClient, models
 
 from ragkit import cluster, filters, nodes, qdrant
+from ragkit.client import masked
 from ragkit.documents import namespace
 from ragkit.generations import Folder, Generations, Server
 from ragkit.names import check_corpus, check_tenant
@@ -47,6 +48,7 @@ __all__ = ["CorpusInUse", "CorpusNotFound", "FingerprintMismatch", "PassageState
 
 log = logging.getLogger(__name__)
 
+_TIES = 1000  # points beyond k that are fetched, at most, to order equal scores: far below a strict server's limit
 _STATE = ("path", "document", "document_hash", "document_passages")
 
 
@@ -202,14 +204,15 @@ class Store:
         if wrong:
             told = ", ".join(f"{key} is {was!r}, expected {now!r}" for key, (was, now) in wrong.items())
             raise FingerprintMismatch(
-                f"collection {self.collection!r} at {location} was made differently: {told}. "
+                f"collection {self.collection!r} at {masked(location)} was made differently: {told}. "
                 "Ingest again under a new corpus name"
             )
         if bool(found.get("tenants")) != (tenant is not None):
+            place = masked(location)
             raise StoreError(
-                f"corpus {corpus!r} at {location} is shared by tenants: say whose part to open (tenant=, --tenant)"
+                f"corpus {corpus!r} at {place} is shared by tenants: say whose part to open (tenant=, --tenant)"
                 if tenant is None
-                else f"corpus {corpus!r} at {location} is not shared by tenants: open it without one, or ingest for "
+                else f"corpus {corpus!r} at {place} is not shared by tenants: open it without one, or ingest for "
                 f"{tenant!r} under a new corpus name"
             )
         self._index(info.payload_schema or {})
@@ -485,7 +488,7 @@ class Store:
         Fusion is the engine's RRF over the first ``depth`` of each ranking, ``weights`` are (dense, sparse). The
         engine's score is 1 / (rank / weight + rrf_k - 1): a weight stretches ranks, so at a large ``rrf_k`` the
         smaller weight tells its own first ranks apart *more* sharply. At ``rrf_k=1`` it is weight / rank.
-        Equal scores are ordered by passage id, also across the cut at ``k``.
+        Equal scores are ordered by passage id, also across the cut at ``k`` unless 1,000 more have the same.
 
         ``diversity`` above 0 chooses from the first ``depth`` of each ranking by maximal marginal relevance: the
         engine takes the passage with the best (1 - diversity) * cosine to the query - diversity * its greatest
@@ -611,15 +614,16 @@ def _alone(leg: dict[str, Any]) -> dict[str, Any]:
 
 def _top(ask: Callable[[int], list[models.ScoredPoint]], k: int) -> list[models.ScoredPoint]:
     """The first ``k``, equal scores by id. Engines cut inside a run of equal scores as they please, so
-    ask for more until the run has ended. Six digits: the last bits of a float32 sum depend on its order."""
+    ask for more until the run has ended, or ``_TIES`` points beyond k have not ended it. Six digits: the last bits
+    of a float32 sum depend on its order."""
 
     def score(point: models.ScoredPoint) -> float:
         return float(f"{point.score:.6g}")
 
     limit = k + 8
     points = ask(limit)
-    while len(points) == limit and score(points[-1]) == score(points[k - 1]):
-        limit *= 2
+    while len(points) == limit < k + _TIES and score(points[-1]) == score(points[k - 1]):
+        limit = min(2 * limit, k + _TIES)
         points = ask(limit)
     return sorted(points, key=lambda p: (-score(p), str(p.id)))[:k]
 

@@ -252,3 +252,10 @@ def test_a_cross_encoder_runs_here(cross_encoder: Callable[[int], Path]) -> None
 def test_a_classifier_is_no_reranker(cross_encoder: Callable[[int], Path]) -> None:
     with pytest.raises(ValueError, match="tells 3 classes apart"):
         CrossEncoderReranker(str(cross_encoder(3)))
+
+
+def test_a_password_in_its_url_is_not_shown():
+    asked = EndpointReranker(RerankSettings(url="http://user:hunter2@127.0.0.1:9/rerank", timeout=1.0))
+    with pytest.raises(RerankError, match=r"the reranker at http://127\.0\.0\.1:9/rerank cannot") as told:
+        asked.scores("q", ["a"])
+    assert "hunter2" not in str(told.value)

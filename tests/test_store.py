@@ -18,7 +18,7 @@ from conftest import HashEncoder, opened
 from qdrant_client import models
 
 from ragkit.sparse import sparse_query
-from ragkit.store import CorpusInUse, CorpusNotFound, FingerprintMismatch, Store, StoreError, open_store
+from ragkit.store import CorpusInUse, CorpusNotFound, FingerprintMismatch, Store, StoreError, _top, open_store
 from ragkit.types import Passage
 
 ROOT = Path(__file__).parents[1]
@@ -244,6 +244,18 @@ def test_equal_scores_are_ordered_by_id_across_the_cut(empty: Store, encoder: Ha
     ids = sorted(p.id for p in same)
     assert [h.passage.id for h in empty.search(dense=embed(encoder, "одинаковый"), k=k)] == [best.id, *ids][:k]
     assert [h.passage.id for h in empty.search(sparse=sparse_query("текст", "ru"), k=k)] == ids[:k]
+
+
+def test_a_long_run_of_equal_scores_is_not_fetched_whole() -> None:
+    """Twenty thousand copies of a passage were, each with its text, for ten hits; a strict server refuses so many."""
+    asked: list[int] = []
+
+    def ask(limit: int) -> list[models.ScoredPoint]:
+        asked.append(limit)
+        return [models.ScoredPoint(id=n, version=0, score=0.5) for n in range(20_000)][:limit]
+
+    assert len(_top(ask, 10)) == 10
+    assert max(asked) == 1010
 
 
 def test_an_empty_corpus_answers_with_nothing(empty: Store, encoder: HashEncoder) -> None:
