@@ -147,6 +147,9 @@ class Counted:
     def optimize(self) -> None:
         pass
 
+    def refuse_superseded(self) -> None:
+        pass
+
 
 def test_memory_is_flat(tmp_path: Path, encoder: HashEncoder):
     peaks: list[int] = []

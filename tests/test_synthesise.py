@@ -27,10 +27,11 @@ from trainer.cli import app
 from trainer.contamination import Evaluation
 from trainer.data import Source
 from trainer.derive import Filters, derive
+from trainer.lock import locked
 from trainer.plan import make_plan
 from trainer.request_plan import Plan, SynthesisConfig, brainstorms_for, read_tasks
 from trainer.slots import ASYMMETRIC
-from trainer.synthesise import Outcome, ask, claim, locked
+from trainer.synthesise import Outcome, ask, claim
 
 FULL = os.environ.get("RAGKIT_PROVE") == "1"
 ROOT = Path(__file__).parent.parent
