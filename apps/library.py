@@ -101,7 +101,7 @@ class Library:
 
     def __init__(self, settings: Settings, corpus: str, *, rival: str = "", alone: bool = False) -> None:
         self.settings = settings
-        self.named = list(dict.fromkeys([settings.model, *([rival] if rival else [])]))
+        self.named: list[str] = list(dict.fromkeys(filter(None, [settings.model, rival])))
         self.alone = alone
         self.corpus = corpus
         self.location = settings.store

@@ -20,8 +20,9 @@ import time
 from pathlib import Path
 
 from ragkit.endpoint import Endpoint
+from trainer.lock import locked
 from trainer.request_plan import Plan, SynthesisConfig
-from trainer.synthesise import ask, claim, locked
+from trainer.synthesise import ask, claim
 
 SERVER = Path(__file__).parent.parent / "tests" / "llm_server.py"
 
