@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ragkit.around import ShortEncoder
+from ragkit.around import whole
 from ragkit.split import split_sentences
 from ragkit.task import Task
 from ragkit.types import Answer, Citation, Hit
@@ -44,8 +44,8 @@ def extractive_answer(
     passages' by id (``Store.embeddings``). What is not given is computed. Short embeddings serve the store alone: their
     cosines are higher, so ``threshold`` would mean nothing, and whole ones are computed here.
     """
-    if isinstance(encoder, ShortEncoder):
-        encoder, question, stored = encoder.inner, None, None
+    if (judge := whole(encoder)) is not encoder:
+        encoder, question, stored = judge, None, None
     read = list(hits[:READ])
     if not read:
         return Answer(None, hits=tuple(hits))

@@ -55,6 +55,16 @@ class ShortEncoder(Around):
         return shorten(self.inner.encode_passages(passages), self.dimension, self.axes)
 
 
+def whole(encoder: Encoder) -> Encoder:
+    """What gives the whole embeddings where ``encoder`` shortens them, under whatever stands around; else itself."""
+    layer = encoder
+    while isinstance(layer, Around):
+        if isinstance(layer, ShortEncoder):
+            return layer.inner
+        layer = layer.inner
+    return encoder
+
+
 def fingerprint(*meaning: Any) -> str:
     """16 hex digits of whatever decides what a passage embedding means, as JSON has it."""
     return hashlib.sha256(json.dumps(meaning).encode()).hexdigest()[:16]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import pytest
 from conftest import SCRIPTS, HashEncoder
 
-from ragkit import TASKS, Hit, Passage
+from ragkit import TASKS, Hit, Passage, Task
 from ragkit.answer import extractive_answer, sentence_spans
-from ragkit.around import ShortEncoder
+from ragkit.around import Around, ShortEncoder
 
 TASK = TASKS["question-answering"]
 
@@ -42,6 +45,14 @@ def test_the_corpus_may_not_say(encoder: HashEncoder):
     assert extractive_answer("anything", [], encoder, TASK).text is None
 
 
+class Kept(Around):
+    def encode_queries(self, queries: Sequence[str], task: Task) -> np.ndarray:
+        return self.inner.encode_queries(queries, task)
+
+    def encode_passages(self, passages: Sequence[str]) -> np.ndarray:
+        return self.inner.encode_passages(passages)
+
+
 @pytest.mark.parametrize("lang", SCRIPTS)
 def test_short_embeddings_refuse_and_answer_as_whole_ones(encoder: HashEncoder, lang: str):
     short = ShortEncoder(encoder, 1)  # every cosine is 1, 0 or -1
@@ -54,6 +65,8 @@ def test_short_embeddings_refuse_and_answer_as_whole_ones(encoder: HashEncoder, 
         for threshold in (0.0, 0.3, 0.6):
             found = extractive_answer(asked, hits, short, TASK, threshold=threshold, **given)
             assert found == extractive_answer(asked, hits, encoder, TASK, threshold=threshold)
+            around = Kept(short)  # as the app's memory of embeddings stands around it
+            assert found == extractive_answer(asked, hits, around, TASK, threshold=threshold, **given)
 
 
 @pytest.mark.parametrize("lang", SCRIPTS)
