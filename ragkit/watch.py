@@ -2,14 +2,14 @@
 
 The watcher starts before the first whole run, so that no change falls between the two. After that only the
 paths that changed are looked at. A deletion that was seen happen is one, also of the last file of a
-folder; a root that disappears is not: what is stored of it stays until it is back, or until a run of
-:func:`ragkit.ingest.ingest` is told that it may go.
+folder; a root that disappears is not: what is stored of it stays until it is back, when it is looked at
+as a whole, or until a run of :func:`ragkit.ingest.ingest` is told that it may go.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,6 +18,8 @@ from ragkit.limits import Limits
 from ragkit.readers import READERS, Reader
 
 if TYPE_CHECKING:
+    import watchfiles
+
     from ragkit.encoder import Encoder
     from ragkit.store import Store
 
@@ -51,20 +53,41 @@ def watch(
     sync = Sync(store, encoder, passage_tokens, batch, limits or Limits(), dict(readers), allow_empty)
     for root in roots:
         sync.refuse_vanished(root)
-    changes = watchfiles.watch(
-        *roots,
-        watch_filter=None,  # its default leaves out what editors make; which files count is find_files' business
-        debounce=int(wait * 1000),
-        rust_timeout=500,
-        yield_on_timeout=True,
-        stop_event=stop,
-        raise_interrupt=False,
-        ignore_permission_denied=True,
-    )
-    _ = next(changes, None)  # starts the watcher
+
+    def listen() -> Generator[set[watchfiles.main.FileChange]]:
+        while True:
+            changes = watchfiles.watch(
+                *filter(Path.exists, roots),
+                watch_filter=None,  # the default leaves out what editors make; find_files says which files count
+                debounce=int(wait * 1000),
+                rust_timeout=500,
+                yield_on_timeout=True,
+                stop_event=stop,
+                raise_interrupt=False,
+                ignore_permission_denied=True,
+            )
+            try:
+                _ = next(changes, None)  # starts it
+            except FileNotFoundError:  # a root went between the two
+                continue
+            return changes
+
+    changes = listen()
     yield sync([(root, root) for root in roots])
-    for change in changes:
-        targets = _targets(roots, {Path(path) for _, path in change})
+    gone: set[Path] = set()
+    while (change := next(changes, None)) is not None:
+        gone |= {Path(path) for kind, path in change if kind is watchfiles.Change.deleted}.intersection(roots)
+        back = [root for root in roots if root in gone and root.exists()]
+        if back:  # a watcher follows what it began with, not what has its name now
+            before, changes = changes, listen()
+            if (rest := next(before, None)) is None:  # ended while the new one started
+                return
+            before.close()
+            change |= rest
+            gone.difference_update(back)
+        targets = [(root, root) for root in back]
+        changed = {Path(path) for _, path in change}
+        targets += [target for target in _targets(roots, changed) if target[0] not in back]
         if targets:
             report = sync(targets)
             if report.added or report.changed or report.removed or report.skipped:

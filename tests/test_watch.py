@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,6 +91,37 @@ def test_a_root_that_goes_keeps_its_passages(tmp_path: Path, store: Store, encod
     with pytest.raises(IngestError, match="is a share not mounted"):
         next(watch([root], store, encoder))
     assert texts(store) == {"a.txt": "A text."}
+
+
+def test_a_root_that_comes_back_is_followed_again(tmp_path: Path, store: Store, encoder: HashEncoder):
+    root, other, note = tmp_path / "docs", tmp_path / "other", tmp_path / "ማስታወሻ.txt"
+    root.mkdir()
+    other.mkdir()
+    (root / "a.txt").write_text("図書館")
+    note.write_text("ሰላም")
+    stop = threading.Event()
+    reports = watch([root, other, note], store, encoder, wait=0.1, stop=stop)
+    assert counts(next(reports)) == (2, 0, 0, 0)
+    stored = {"a.txt": "図書館", "ማስታወሻ.txt": "ሰላም"}
+    for text in ("ሰላም ነው", "ቤተ መጻሕፍት"):  # saved as editors do, twice
+        (tmp_path / "saved").write_text(text)
+        (tmp_path / "saved").replace(note)
+        until(reports, store, stored := stored | {"ማስታወሻ.txt": text})
+    shutil.rmtree(root)  # a checkout anew, a share mounted again
+    root.mkdir()
+    (root / "b.txt").write_text("مكتبة")
+    until(reports, store, stored := {"b.txt": "مكتبة", "ማስታወሻ.txt": "ቤተ መጻሕፍት"})
+    (root / "b.txt").write_text("مكتبة عامة")
+    until(reports, store, stored := stored | {"b.txt": "مكتبة عامة"})
+    root.rename(tmp_path / "elsewhere")
+    (other / "c.txt").write_text("ห้องสมุด")
+    until(reports, store, stored := stored | {"c.txt": "ห้องสมุด"})  # what is stored of a root that went stays
+    (tmp_path / "elsewhere").rename(root)
+    (root / "b.txt").unlink()
+    (root / "d.txt").write_text("पुस्तकालय")
+    until(reports, store, {"d.txt": "पुस्तकालय", "ማስታወሻ.txt": "ቤተ መጻሕፍት", "c.txt": "ห้องสมุด"})
+    stop.set()
+    assert list(reports) == []
 
 
 def test_targets(tmp_path: Path):
