@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ragkit.commands import Corpus, Location, Model, explained, read_settings
+from ragkit.extras import install
 
 DEMO = Path(__file__).parent / "corpus" / "mul"
 EXAMPLES = ("en", "ar", "zh", "hi", "sw", "ja", "am", "es")  # of each language the first question of the demo corpus
@@ -33,9 +34,7 @@ def app(
         try:
             from apps.site import create, run
         except ImportError as error:
-            raise ImportError(
-                f"the app's packages are missing ({error}): pip install -e '.[app]' in ragkit's checkout"
-            ) from error
+            raise ImportError(f"the app's packages are missing ({error}): {install('app')}") from error
         folder = questions or (DEMO if corpus == "selvara" else None)
         site = create(settings, corpus, questions=folder, examples=first_questions(folder), rival=rival, host=host)
         print(f"{corpus} on http://{'localhost' if host in ('0.0.0.0', '::') else host}:{port}", file=sys.stderr)

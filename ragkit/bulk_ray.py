@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ragkit.bulk import Model, embed_shard
+from ragkit.extras import install
 from ragkit.progress import Bar
 from ragkit.shards import Folder, Manifest, ShardError
 
@@ -124,9 +125,7 @@ def _connected(address: str) -> Iterator[None]:
         import ray
         from ray.data import DataContext
     except ImportError as error:
-        raise ImportError(
-            f"the engine 'ray' is not installed ({error}): pip install -e '.[ray]' in ragkit's checkout"
-        ) from error
+        raise ImportError(f"the engine 'ray' is not installed ({error}): {install('ray')}") from error
     ours = not ray.is_initialized()
     if ours and address:
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)

@@ -46,6 +46,7 @@ from ragkit.commands import (
     visible,
     write,
 )
+from ragkit.extras import install
 from ragkit.types import Answer, Hit
 
 if TYPE_CHECKING:
@@ -196,9 +197,7 @@ def _grounded(query: str, hits: list[Hit], name: str, encoder: Encoder, *, quiet
     try:
         from ragkit.llm import Chat, ChatError
     except ImportError as error:
-        raise RuntimeError(
-            f"{error}: pip install -e '.[llm]' in ragkit's checkout to have a model word answers"
-        ) from error
+        raise RuntimeError(f"{error}: {install('llm')} to have a model word answers") from error
     settings = read_settings().llm
     endpoint = Endpoint(name, base_url=settings.url, api_key_env="RAGKIT_LLM_API_KEY", temperature=0.0, max_tokens=1024)
 

@@ -27,6 +27,7 @@ from ragkit.commands import (
     read_settings,
     visible,
 )
+from ragkit.extras import install
 
 if TYPE_CHECKING:
     from ragkit.encoder import Encoder
@@ -63,9 +64,7 @@ def embed(
         try:
             from ragkit.bulk import embed as run
         except ImportError as error:
-            raise ImportError(
-                f"parquet is written by pyarrow ({error}): pip install -e '.[bulk]' in ragkit's checkout"
-            ) from error
+            raise ImportError(f"parquet is written by pyarrow ({error}): {install('bulk')}") from error
         from ragkit.layout import readers_of
 
         chosen: Any = None
@@ -113,9 +112,7 @@ def load(
         try:
             from ragkit.load import load as run
         except ImportError as error:
-            raise ImportError(
-                f"parquet is read by pyarrow ({error}): pip install -e '.[bulk]' in ragkit's checkout"
-            ) from error
+            raise ImportError(f"parquet is read by pyarrow ({error}): {install('bulk')}") from error
 
         report = run(
             vectors, store or settings.store, corpus, settings=settings.qdrant, parallel=parallel, progress=True

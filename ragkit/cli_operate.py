@@ -34,6 +34,7 @@ from ragkit.commands import (
     read_settings,
     request_of,
 )
+from ragkit.extras import install
 
 
 @app.command()
@@ -124,9 +125,7 @@ def serve(
             from ragkit.server import ServeConfig, parse_keys, refuse_open
             from ragkit.server import serve as run
         except ImportError as error:
-            raise ImportError(
-                f"the server's packages are missing ({error}): pip install -e '.[serve]' in ragkit's checkout"
-            ) from error
+            raise ImportError(f"the server's packages are missing ({error}): {install('serve')}") from error
 
         keys = parse_keys(settings.serve_api_keys)
         refuse_open(host, keys)  # before the model is loaded

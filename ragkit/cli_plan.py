@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ragkit.commands import AsJson, app, emit, explained
+from ragkit.extras import install
 
 if TYPE_CHECKING:
     from ragkit.capacity import Plan
@@ -92,7 +93,7 @@ def plan(
             try:
                 from ragkit.plan_page import page
             except ImportError as error:
-                raise ImportError(f"{error}: pip install -e '.[plan]' in ragkit's checkout for the page") from error
+                raise ImportError(f"{error}: {install('plan')} for the page") from error
             html.write_text(page(made, curve), "utf-8")
         emit(as_json, plan_report.as_json(made, curve), plan_report.as_text(made, curve))
 
@@ -115,7 +116,7 @@ def _simulate(made: Plan) -> list[Latency]:
     try:
         import simpy  # noqa: F401
     except ImportError as error:
-        raise ImportError(f"{error}: pip install -e '.[plan]' in ragkit's checkout to simulate searches") from error
+        raise ImportError(f"{error}: {install('plan')} to simulate searches") from error
     curve = search_load.curve(load, service, search_load.shard_counts(planned), hop=hop.value / 1000)
     here = next((point for point in curve if point.shards == planned), None)
     if here is None:

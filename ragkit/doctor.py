@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import SecretStr
 
 from ragkit import mini
+from ragkit.extras import install
 from ragkit.machine import check_room, check_versions
 from ragkit.references import FILE, Reference, ReferenceFile, make_references, probes, read_reference_file
 from ragkit.remote import RemoteEncoder, is_url, open_encoder
@@ -170,7 +171,7 @@ def check_export(folder: Path, healthy: Health) -> Iterator[Finding]:
             version = importlib.metadata.version(runtime.package)
             load = runtime.load(folder / runtime.folder)
         except (importlib.metadata.PackageNotFoundError, ImportError):
-            told = f"{runtime.package} is not installed: pip install -e '.[export]' in ragkit's checkout"
+            told = f"{runtime.package} is not installed: {install('export')}"
             yield Finding(f"vectors of {name}", "warning", told)
             continue
         except (ExportMismatch, OSError, ValueError, RuntimeError) as error:

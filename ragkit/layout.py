@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ragkit.extras import install
 from ragkit.files import Unreadable, refuse_wrong_content
 from ragkit.limits import Limits
 from ragkit.markup import heading_marks
@@ -28,9 +29,7 @@ def readers_of(parser: str) -> dict[str, Reader]:
     from importlib.util import find_spec
 
     if find_spec("docling") is None:
-        raise ImportError(
-            "the parser 'docling' is not installed: pip install -e '.[docling]' in ragkit's checkout, or use 'light'"
-        )
+        raise ImportError(f"the parser 'docling' is not installed: {install('docling')}, or use 'light'")
     return READERS | dict.fromkeys((".pdf", ".docx", ".pptx", ".html", ".htm"), read_with_docling)
 
 

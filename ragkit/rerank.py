@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import httpx
 
 from ragkit.client import masked
+from ragkit.extras import install
 from ragkit.settings import RerankSettings
 from ragkit.sparse import well_formed
 
@@ -122,9 +123,7 @@ class CrossEncoderReranker:
         try:
             from sentence_transformers import CrossEncoder
         except ImportError as error:
-            raise ImportError(
-                "a cross-encoder needs sentence-transformers: pip install -e '.[rerank]' in ragkit's checkout"
-            ) from error
+            raise ImportError(f"a cross-encoder needs sentence-transformers: {install('rerank')}") from error
         self._model = CrossEncoder(model, device=device, trust_remote_code=False)
         if self._model.num_labels != 1:
             raise ValueError(f"{model} tells {self._model.num_labels} classes apart: a reranker gives one score")

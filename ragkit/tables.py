@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from ragkit.extras import install
 from ragkit.files import Skipped, Unreadable, skipped
 from ragkit.limits import Limits
 from ragkit.records import record_document
@@ -81,6 +82,4 @@ def _require_pyarrow() -> None:
     try:
         import pyarrow  # noqa: F401
     except ImportError:
-        raise Unreadable(
-            "parquet and arrow are read by pyarrow: pip install -e '.[bulk]' in ragkit's checkout"
-        ) from None
+        raise Unreadable(f"parquet and arrow are read by pyarrow: {install('bulk')}") from None

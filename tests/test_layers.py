@@ -16,7 +16,19 @@ TRAINER = sorted((ROOT / "trainer").glob("*.py"))
 
 # Lower first: a module imports only from lines above its own.
 LAYERS = [
-    {"limits", "context", "forward", "fused", "int8", "constants", "operations", "page", "pictures", "search_load"},
+    {
+        "extras",
+        "limits",
+        "context",
+        "forward",
+        "fused",
+        "int8",
+        "constants",
+        "operations",
+        "page",
+        "pictures",
+        "search_load",
+    },
     {
         "types",
         "task",
@@ -136,6 +148,7 @@ def test_heavy_libraries_have_their_homes(path: Path):
 def test_the_trainer_needs_no_server_and_no_app(path: Path):
     ours = {name.split(".")[1] for name in imports(path) if name.startswith("ragkit.")}
     allowed = {
+        "extras",
         "types",
         "task",
         "around",

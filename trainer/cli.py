@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from ragkit.extras import install
 from trainer.evaluate_cli import contamination, evaluate
 from trainer.report_cli import passkey, report
 from trainer.synthesise_cli import app as synthesise
@@ -167,7 +168,7 @@ def export(
             typer.echo(str(check))
         typer.echo(out)
     except ImportError as error:
-        typer.echo(f"trainer export: {error}: pip install -e '.[export]' in ragkit's checkout", err=True)
+        typer.echo(f"trainer export: {error}: {install('export')}", err=True)
         raise typer.Exit(1) from error
     except (ValueError, OSError) as error:
         typer.echo(f"trainer export: {error}", err=True)

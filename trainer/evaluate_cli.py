@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ragkit.extras import install
+
 if TYPE_CHECKING:
     from ragkit.encoder import Encoder
 
@@ -137,7 +139,7 @@ def evaluate(
             told = "; ".join(f"{name} ({reason})" for name, reason in failed.items())
             raise ValueError(f"{len(failed)} task(s) could not be measured: {told}. Run again for these alone")
     except ImportError as error:
-        typer.echo(f"trainer evaluate: {error}: pip install -e '.[evaluate]' in ragkit's checkout", err=True)
+        typer.echo(f"trainer evaluate: {error}: {install('evaluate')}", err=True)
         raise typer.Exit(1) from error
     except (ValueError, OSError) as error:
         typer.echo(f"trainer evaluate: {error}", err=True)

@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from ragkit.extras import install
+
 
 def report(
     results: Annotated[
@@ -37,7 +39,7 @@ def report(
         if out:
             write_page(made, out, title)
     except ImportError as error:
-        typer.echo(f"trainer report: {error}: pip install -e '.[report]' in ragkit's checkout", err=True)
+        typer.echo(f"trainer report: {error}: {install('report')}", err=True)
         raise typer.Exit(1) from error
     except (ValueError, OSError) as error:
         typer.echo(f"trainer report: {error}", err=True)
@@ -93,7 +95,7 @@ def passkey(
 
                 plot.write_bytes(png(lambda look, run=run: draw([run], look), LIGHT))
     except ImportError as error:
-        typer.echo(f"trainer passkey: {error}: pip install -e '.[report]' in ragkit's checkout", err=True)
+        typer.echo(f"trainer passkey: {error}: {install('report')}", err=True)
         raise typer.Exit(1) from error
     except (ValueError, OSError) as error:
         typer.echo(f"trainer passkey: {error}", err=True)

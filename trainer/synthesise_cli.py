@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ragkit.extras import install
+
 if TYPE_CHECKING:
     from trainer.derive import Derived, Filters
     from trainer.request_plan import Plan, SynthesisConfig
@@ -230,7 +232,7 @@ def _told() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
-        missing = ": pip install -e '.[synthesise]' in ragkit's checkout" if isinstance(error, ImportError) else ""
+        missing = f": {install('synthesise')}" if isinstance(error, ImportError) else ""
         typer.echo(f"trainer synthesise: {error}{missing}", err=True)
         raise typer.Exit(1) from error
 

@@ -14,6 +14,7 @@ from apps.quiet import gr
 from apps.words import Words
 from ragkit.answer import extractive_answer
 from ragkit.endpoint import Endpoint
+from ragkit.extras import install
 from ragkit.task import TASKS
 from ragkit.types import Answer, Hit
 
@@ -79,9 +80,7 @@ async def answered(desk: Desk, question: str) -> AsyncIterator[tuple[str, Answer
         from ragkit.grounded import stream_answer
         from ragkit.llm import Chat, ChatError
     except ImportError as error:
-        raise ValueError(
-            f"{error}: pip install -e '.[llm]' in ragkit's checkout to have a model word answers"
-        ) from error
+        raise ValueError(f"{error}: {install('llm')} to have a model word answers") from error
     endpoint = Endpoint(llm.model, base_url=llm.url, api_key_env="RAGKIT_LLM_API_KEY", temperature=0.0, max_tokens=1024)
     text = ""
     try:
