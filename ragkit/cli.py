@@ -199,7 +199,9 @@ def _grounded(query: str, hits: list[Hit], name: str, encoder: Encoder, *, quiet
     except ImportError as error:
         raise RuntimeError(f"{error}: {install('llm')} to have a model word answers") from error
     settings = read_settings().llm
-    endpoint = Endpoint(name, base_url=settings.url, api_key_env="RAGKIT_LLM_API_KEY", temperature=0.0, max_tokens=1024)
+    endpoint = Endpoint(
+        name, base_url=settings.url, api_key_env="RAGKIT_LLM_API_KEY", temperature=0.0, max_tokens=settings.max_tokens
+    )
 
     async def run() -> Answer:
         answer = Answer(None)

@@ -13,6 +13,7 @@ never as HTML, and give the model no tools here.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -85,13 +86,14 @@ async def stream_answer(
 ) -> AsyncIterator[str | Answer]:
     """Pieces of the answer's text as they come, then the :class:`Answer` (``text`` None: the passages do not say).
 
-    ``hits`` of the answer are those that were read; marker n is the n-th of them. Raises ChatError.
+    ``hits`` of the answer are those that were read; marker n is the n-th of them. What a model thought first, between
+    ``<think>`` and ``</think>``, is not shown. Raises ChatError, also where no answer came of it.
     """
     read = readable(hits, config)
     if not read:
         yield Answer(None, model=chat.endpoint.label)
         return
-    from ragkit.llm import AnswerCut
+    from ragkit.llm import AnswerCut, ChatError
 
     reader = MarkerReader(len(read))
     raw, started, cut = "", False, False
@@ -99,27 +101,42 @@ async def stream_answer(
         async for piece in chat.stream(prompt(question, read, f"PASSAGE-{secrets.token_hex(6)}")):
             raw += piece
             if not started:
-                if _may_become_silence(raw):
+                said = _spoken(raw)
+                if _may_become_silence(said):
                     continue
-                started, piece = True, raw
+                started, piece = True, said
             if shown := reader.feed(piece):
                 yield shown
     except AnswerCut:
         cut = True
-    if not started and not raw.lstrip(_SILENT).startswith(NOT_STATED):  # ended within the word: text after all
-        started = bool(raw.strip())
-        yield reader.feed(raw)
+    if not started:
+        said = _spoken(raw)
+        if not said.strip():
+            limit = chat.endpoint.max_tokens
+            spent = f": its {limit} tokens (max_tokens) went elsewhere, into thinking? Allow it more" if cut else ""
+            raise ChatError(f"{chat.endpoint.label} ended without an answer{spent}", permanent=cut)
+        if not said.lstrip(_SILENT).startswith(NOT_STATED):  # ended within the word: text after all
+            started = True
+            yield reader.feed(said)
     if rest := reader.close():
         yield rest
     if not started:
         yield Answer(None, hits=tuple(read), model=chat.endpoint.label)
         return
-    citations = _citations(reader, read, encoder)
+    citations = await asyncio.to_thread(_citations, reader, read, encoder)  # others are served meanwhile
     yield Answer(reader.text.strip(), citations, tuple(read), chat.endpoint.label, reader.invalid, cut)
 
 
-def _may_become_silence(raw: str) -> bool:
-    said = raw.lstrip(_SILENT)
+def _spoken(raw: str) -> str:
+    """What comes after the thoughts that a server left in; nothing, as long as they last."""
+    begun = raw.lstrip()
+    if "<think>".startswith(begun[:7]):
+        return begun.partition("</think>")[2].lstrip()
+    return raw
+
+
+def _may_become_silence(said: str) -> bool:
+    said = said.lstrip(_SILENT)
     return NOT_STATED.startswith(said[: len(NOT_STATED)])
 
 

@@ -101,6 +101,7 @@ class LlmSettings:
     model: str = ""  # as its server calls it
     url: str = ""  # of any OpenAI-compatible server, such as http://127.0.0.1:8080/v1; "" for api.openai.com
     api_key: SecretStr | None = None
+    max_tokens: int = 1024  # of an answer, and of what the model thinks before it
 
 
 @dataclass(frozen=True, slots=True)

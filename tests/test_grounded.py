@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from chat_server import ChatServer
 from conftest import SCRIPTS, HashEncoder
@@ -14,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragkit import Hit, Passage
+from ragkit.around import Around
 from ragkit.endpoint import Endpoint
 from ragkit.grounded import NOT_STATED, GroundedConfig, grounded_answer, prompt, readable, stream_answer
 from ragkit.llm import Chat, ChatError, EndpointDown
@@ -95,6 +98,42 @@ def test_the_model_may_say_that_the_passages_do_not(model: Model, encoder: HashE
 def test_an_answer_that_begins_like_it_is_an_answer(model: Model, encoder: HashEncoder, said: list[str]):
     shown, answer = model.ask("q", HITS, encoder, *said)
     assert answer.text == "".join(said) == "".join(shown)
+
+
+def test_thoughts_are_not_the_answer(model: Model, encoder: HashEncoder):
+    thought = ["<th", "ink>The museum", " [2] does not say.\n</thi", "nk>\n\n"]
+    shown, answer = model.ask("q", HITS, encoder, *thought, NOT_STATED)
+    assert shown == [] and answer.text is None
+    shown, answer = model.ask("q", HITS, encoder, *thought, "Four lumo [1].")
+    assert answer.text == "Four lumo [1]." == "".join(shown) and [c.number for c in answer.citations] == [1]
+    shown, answer = model.ask("q", HITS, encoder, "<thin ice> [1]")
+    assert answer.text == "<thin ice> [1]"
+
+
+@pytest.mark.parametrize("pieces", [[], [" \n"], ["<think>What would", " the museum say"]])
+def test_no_answer_is_not_taken_for_silence(model: Model, encoder: HashEncoder, pieces: list[str]):
+    with pytest.raises(ChatError, match=r"m ended without an answer$"):
+        model.ask("q", HITS, encoder, *pieces)
+    model.finish = "length"
+    with pytest.raises(ChatError, match=r"tokens \(max_tokens\) went elsewhere"):
+        model.ask("q", HITS, encoder, *pieces)
+
+
+def test_others_are_served_while_citations_are_embedded(model: Model, encoder: HashEncoder):
+    model.pieces = ["Four lumo [1]."]
+    beats = threading.Event()
+
+    class Slow(Around):
+        def encode_passages(self, passages: Sequence[str]) -> np.ndarray:
+            assert beats.wait(10), "the loop stood still"
+            return self.inner.encode_passages(passages)
+
+    async def ask() -> Answer:
+        asyncio.get_running_loop().call_later(0.2, beats.set)
+        async with Chat(model.endpoint) as chat:
+            return await grounded_answer("q", HITS, chat, Slow(encoder))
+
+    assert len(asyncio.run(ask()).citations) == 1
 
 
 def test_nothing_found_asks_no_model(model: Model, encoder: HashEncoder):

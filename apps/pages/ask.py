@@ -9,10 +9,12 @@ import numpy as np
 
 from apps import cards, explain
 from apps.desk import Desk, question_of, telling
+from apps.library import NotReady
 from apps.markup import Html
 from apps.quiet import gr
 from apps.words import Words
 from ragkit.answer import extractive_answer
+from ragkit.client import RemoteError
 from ragkit.endpoint import Endpoint
 from ragkit.extras import install
 from ragkit.task import TASKS
@@ -71,9 +73,12 @@ async def answered(desk: Desk, question: str) -> AsyncIterator[tuple[str, Answer
     yield "", None, hits
     if not llm.model:
         threshold = float(getattr(encoder, "answer_threshold", 0.0))
-        answer = await asyncio.to_thread(
-            extractive_answer, question, hits, encoder, TASK, threshold=threshold, question=found.row, stored=stored
-        )
+        try:
+            answer = await asyncio.to_thread(
+                extractive_answer, question, hits, encoder, TASK, threshold=threshold, question=found.row, stored=stored
+            )
+        except RemoteError as error:
+            raise NotReady("model", str(error)) from error
         yield answer.text or "", answer, hits
         return
     try:
@@ -81,7 +86,9 @@ async def answered(desk: Desk, question: str) -> AsyncIterator[tuple[str, Answer
         from ragkit.llm import Chat, ChatError
     except ImportError as error:
         raise ValueError(f"{error}: {install('llm')} to have a model word answers") from error
-    endpoint = Endpoint(llm.model, base_url=llm.url, api_key_env="RAGKIT_LLM_API_KEY", temperature=0.0, max_tokens=1024)
+    endpoint = Endpoint(
+        llm.model, base_url=llm.url, api_key_env="RAGKIT_LLM_API_KEY", temperature=0.0, max_tokens=llm.max_tokens
+    )
     text = ""
     try:
         async with Chat(endpoint, key=llm.api_key) as chat:
@@ -93,3 +100,5 @@ async def answered(desk: Desk, question: str) -> AsyncIterator[tuple[str, Answer
                     yield text, None, hits
     except ChatError as error:
         raise ValueError(str(error)) from error
+    except RemoteError as error:
+        raise NotReady("model", str(error)) from error
