@@ -27,6 +27,7 @@ from pydantic import SecretStr
 from ragkit.endpoint import STRUCTURED, Endpoint, Reply, reply_of, request_body
 from ragkit.pace import LONGEST, Pace, retry_after
 
+_OTHERWISE = {"max_tokens": "max_completion_tokens", "temperature": "", "top_p": ""}  # fields, and their other names
 _DENIALS = 5  # requests turned down, and none answered, that show an endpoint to be set up wrongly
 
 
@@ -55,6 +56,7 @@ class Chat:
         self.pace = pace or Pace()
         self._key = key or _key(endpoint)
         self._client = _client(endpoint, self._key)
+        self._asked = endpoint  # with what was learnt of its fields
         auto = endpoint.structured == "auto"
         self._forms = list(STRUCTURED) if auto else [endpoint.structured]
         self._typical = 0  # tokens of a request, by those seen; 0: nothing was answered yet
@@ -91,6 +93,8 @@ class Chat:
                     continue
                 if status in (401, 403, 404, 429):
                     raise EndpointDown(f"{self.endpoint.label} answers {said}", permanent=True, tries=tries) from None
+                if self._learns(error):
+                    continue
                 if status in (400, 422) and len(forms) > 1 and error.code != "content_filter":
                     forms = forms[1:]  # perhaps the server does not know this form
                     continue
@@ -114,13 +118,22 @@ class Chat:
         Raises EndpointDown or ChatError; after the pieces that came ChatError where the stream broke off, and AnswerCut
         where the answer reached ``max_tokens``.
         """
-        body = request_body(self.endpoint, messages)
         client = self._client.with_options(max_retries=min(3, self.endpoint.retries))
+
+        async def begun() -> Any:
+            body = request_body(self._asked, messages)
+            try:
+                return await client.chat.completions.create(
+                    model=body.pop("model"), messages=body.pop("messages"), stream=True, extra_body=body
+                )
+            except openai.APIStatusError as error:
+                if self._learns(error):
+                    return await begun()
+                raise
+
         finish = None
         try:
-            chunks: Any = await client.chat.completions.create(
-                model=body.pop("model"), messages=body.pop("messages"), stream=True, extra_body=body
-            )
+            chunks = await begun()
             async with chunks:
                 async for chunk in chunks:
                     for choice in chunk.choices[:1]:
@@ -140,7 +153,7 @@ class Chat:
             raise ChatError(f"the answer of {self.endpoint.label} broke off")
 
     async def _try(self, messages: Sequence[Mapping[str, str]], schema: Mapping[str, Any] | None, form: str) -> Reply:
-        e = self.endpoint
+        e = self._asked
         await self.pace.start()
         headers: Mapping[str, str] | None = None
         try:
@@ -156,6 +169,17 @@ class Chat:
             return reply
         finally:
             self.pace.end(headers, tokens=self._typical)
+
+    def _learns(self, error: openai.APIStatusError) -> bool:
+        """Whether the server named a field that this model does not take, as OpenAI's reasoning models do not: it goes
+        under its other name, or not at all, from now on. What the endpoint's ``extra`` says stays."""
+        field = error.param
+        if error.status_code != 400 or field not in _OTHERWISE or field in self._asked.extra:
+            return False
+        other = _OTHERWISE[field]
+        instead = {field: None} | ({other: self.endpoint.max_tokens} if other else {})
+        self._asked = dataclasses.replace(self._asked, extra=instead | dict(self._asked.extra))
+        return True
 
     def _denial(self, said: str, tries: int) -> ChatError:
         """Is it this request, or all of them? An endpoint that has answered nothing yet and turns one after another

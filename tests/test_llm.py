@@ -220,6 +220,40 @@ def test_extra_fields_are_added_and_taken_out(serve: Callable[..., Script]):
     assert "max_tokens" not in server.seen[0] and server.seen[0]["max_completion_tokens"] == 9
 
 
+def test_a_field_that_the_model_does_not_take_goes_under_its_other_name(serve: Callable[..., Script]):
+    """As OpenAI's reasoning models: no max_tokens, and no temperature but their own."""
+
+    def strict(body: dict[str, Any]) -> Answer:
+        for field in ("max_tokens", "temperature"):
+            if field in body:
+                return error(400, f"Unsupported parameter: '{field}'", param=field, code="unsupported_parameter")
+        return good()
+
+    server = serve(strict)
+    endpoint = Endpoint("m", base_url=server.url, api_key_env="", max_tokens=7, retries=0)
+    ask(endpoint, times=2)
+    assert [("max_tokens" in body, "temperature" in body) for body in server.seen] == [
+        (True, True), (False, True), (False, False), (False, False)
+    ]  # fmt: skip
+    assert server.seen[-1]["max_completion_tokens"] == 7 and server.seen[-1]["top_p"] == 1.0
+    with pytest.raises(ChatError, match="max_tokens"):  # what the user wrote is the user's
+        ask(Endpoint("m", base_url=server.url, api_key_env="", extra={"max_tokens": 9}))
+
+
+def test_a_stream_finds_them_too(serve: Callable[..., Script]):
+    def strict(body: dict[str, Any]) -> Answer:
+        if "max_tokens" in body:
+            return error(400, "no", param="max_tokens")
+        chunk = {**OK, "choices": [{"index": 0, "delta": {"content": "ok"}, "finish_reason": "stop"}]}
+        return 200, {"content-type": "text/event-stream"}, f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n"
+
+    async def run(endpoint: Endpoint) -> list[str]:
+        async with Chat(endpoint) as chat:
+            return [piece async for piece in chat.stream(MESSAGES)]
+
+    assert asyncio.run(run(Endpoint("m", base_url=serve(strict).url, api_key_env="", retries=0))) == ["ok"]
+
+
 def test_azure_is_asked_by_deployment_with_its_own_header(
     serve: Callable[..., Script], monkeypatch: pytest.MonkeyPatch
 ):
