@@ -16,6 +16,7 @@ from apps.quiet import gr
 from apps.words import Words
 from ragkit.settings import Settings
 from ragkit.task import TASKS, Task
+from ragkit.wire import LONGEST_INSTRUCTION
 
 RETRIEVAL = {name: task for name, task in TASKS.items() if not task.symmetric}
 MODES = ("hybrid", "dense", "sparse")
@@ -76,6 +77,8 @@ def task_of(name: str, instruction: str = "") -> Task:
     wanted = " ".join(instruction.split())
     if known is not None and wanted in ("", known.instruction):
         return known
+    if len(wanted) > LONGEST_INSTRUCTION:
+        raise ValueError(f"the instruction has {len(wanted)} characters: say it in {LONGEST_INSTRUCTION} at most")
     if not wanted:
         raise ValueError(f"task {name!r} is none of {', '.join(RETRIEVAL)}: name one, or write an instruction")
     return Task("own", wanted)

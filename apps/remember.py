@@ -49,10 +49,10 @@ class Remembering(Around):
             return np.empty((0, self.dimension), np.float32)
         found = self._known(prefix, texts)
         fresh = sorted({text for text in texts if text not in found}, key=len)  # like lengths share a call
-        waiting = self._waiting.setdefault(prefix, {})
         for start in range(0, len(fresh), CHUNK):
             mine = fresh[start : start + CHUNK]
             with self._lock:
+                waiting = self._waiting.setdefault(prefix, {})
                 for text in mine:
                     waiting[text] = waiting.get(text, 0) + 1
             try:
@@ -70,6 +70,8 @@ class Remembering(Around):
                         waiting[text] -= 1
                         if not waiting[text]:
                             del waiting[text]
+                    if not waiting:  # every visitor may write a prompt
+                        del self._waiting[prefix]
             found |= done
         return np.stack([found[text] for text in texts])
 

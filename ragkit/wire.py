@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from ragkit.around import shorten
 from ragkit.task import DEFAULT_TASK, TASKS, Task
 
+LONGEST_INSTRUCTION = 2000  # characters: it is put before each of the texts
 InputType = Literal["query", "document"]
 
 
@@ -43,7 +44,9 @@ class EmbeddingRequest(BaseModel):
     model: str = Field(description="NAME, NAME:document, NAME:query, or NAME:query/TASK.")
     input_type: InputType | None = Field(None, description="Queries carry the task's prompt, documents stay bare.")
     task: str | None = Field(None, description=f"Of a query: a name of TASKS. Default: {DEFAULT_TASK}.")
-    instruction: str | None = Field(None, description="Of a query: a task of your own, in one sentence.")
+    instruction: str | None = Field(
+        None, max_length=LONGEST_INSTRUCTION, description="Of a query: a task of your own, in one sentence."
+    )
     truncate: bool = Field(True, description="false: a text that is too long is an error.")
     dimensions: int | None = Field(None, ge=1, description="So many, at unit length again.")
     encoding_format: Literal["float", "base64"] = "float"

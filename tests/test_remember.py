@@ -94,3 +94,10 @@ def test_a_failure_reaches_who_asked_and_nobody_else():
         remembering.encode_queries(["bad"], TASK)
     assert remembering.encode_queries(["good"], TASK).shape == (1, 64)
     assert not any(remembering._waiting.values())
+
+
+def test_prompts_of_visitors_are_not_kept():
+    remembering = Remembering(HashEncoder(), rows=4)
+    for n in range(20):
+        remembering.encode_queries(["a", "b"], Task("own", f"Instruction {n}"))
+    assert remembering._waiting == {}

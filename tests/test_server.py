@@ -195,6 +195,7 @@ def test_llama_index_unchanged(url: str, model: LocalEncoder):
         ({"input": None}, 422, "input"),
         ({"prompt_name": "query"}, 422, "prompt_name"),
         ({"dimensions": 0}, 422, "dimensions"),
+        ({"input_type": "query", "instruction": "x" * 2001}, 422, "instruction"),
         ({"encoding_format": "int8"}, 422, "encoding_format"),
         ({"input": ["a"] * 2049}, 413, "at most 2048"),
         ({"input": ["é ß " * 50] * 2048}, 413, "at most 131072: send the texts in parts"),
