@@ -164,9 +164,11 @@ def check_export(folder: Path, healthy: Health) -> Iterator[Finding]:
     dimension = len(healthy.references[0].embedding)
     files = {"adapter": "adapter/adapter_config.json", "safetensors": "config.json", "onnx": "onnx/model.onnx"}
     files |= {"gguf": "model.gguf", "sentence-transformers": "modules.json"}
+    formats = 0
     for name, runtime in RUNTIMES.items():
         if not (folder / files[name]).exists() or (name == "safetensors" and not list(folder.glob("*.safetensors"))):
             continue
+        formats += 1
         try:
             version = importlib.metadata.version(runtime.package)
             load = runtime.load(folder / runtime.folder)
@@ -184,6 +186,10 @@ def check_export(folder: Path, healthy: Health) -> Iterator[Finding]:
 
         where = f"{name} in {runtime.package} {version}"
         yield diagnose(embed, healthy, where=where, truncates=runtime.truncates)
+    if not formats:
+        there = "there is none of an export's formats" if folder.is_dir() else "there is no such folder"
+        advice = "give a folder of `trainer export`, or a server's URL, with its http://"
+        yield Finding("vectors", "failed", f"{str(folder)!r} was not compared: {there}. {advice}")
 
 
 def check_store(location: str, corpus: str, encoder: Encoder, settings: QdrantSettings | None = None) -> Finding:
