@@ -8,9 +8,11 @@ the browser's. The address says it (``?lang=ar``), a cookie remembers it, else t
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from apps.library import Library
 from apps.pages import ask, compare, documents, languages, search
 from apps.quiet import gr, themes
 from apps.words import COOKIE, LANGUAGES, Words, negotiate, translations
-from ragkit.settings import Settings
+from ragkit.settings import AppSettings, Settings
 
 HERE = Path(__file__).parent
 PAGES: dict[str, Callable[[Desk], None]] = {
@@ -43,11 +45,12 @@ POLICY = (  # Gradio's page has inline scripts and styles, and compiles template
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'self'; "
     "form-action 'self'; object-src 'none'"
 )
-READER = '<dialog class="rk-reader" aria-labelledby="rk-reader-title"><form method="dialog"><button class="rk-quiet" aria-label="×">×</button></form><div id="rk-reader-title">${value}</div></dialog>'  # noqa: E501
+READER = '<dialog class="rk-reader"><form method="dialog"><button class="rk-quiet"><span aria-hidden="true">×</span><span class="rk-unseen" data-rk-say="close"></span></button></form><div>${value}</div></dialog>'  # noqa: E501
 SHOWS = """
 watch('value', () => {
   const dialog = element.querySelector('dialog');
   if (!dialog || !props.value) return;
+  dialog.setAttribute('aria-label', dialog.querySelector('h2, strong')?.textContent || '');
   if (!dialog.open) dialog.showModal();
   const here = dialog.querySelector('#rk-here');
   if (here) here.scrollIntoView({block: 'center'});
@@ -174,6 +177,7 @@ def create(
         return {"status": "ok"}
 
     site.middleware("http")(_in_their_language)
+    site.middleware("http")(_bounded(settings.app))
     if host in LOOPBACK:
         site.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]", "testserver"])
     return gr.mount_gradio_app(
@@ -211,6 +215,28 @@ def login(settings: Settings, host: str) -> tuple[str, str] | None:
     return (user, password) if secret else None
 
 
+def _bounded(app: AppSettings) -> Callable[[Request, RequestResponseEndpoint], Awaitable[Response]]:
+    """Gradio's upload takes files from whoever may see the page, and keeps them for hours: none where nothing may be
+    added, else no more at a time than may be kept."""
+
+    def held() -> int:
+        return sum(f.stat().st_size for f in Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*") if f.is_file())
+
+    async def guard(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        if request.url.path.rstrip("/") != "/gradio_api/upload":
+            return await call_next(request)
+        if app.read_only:
+            return Response("nothing can be added here", 403)
+        length = request.headers.get("content-length", "")
+        if not length.isdecimal():
+            return Response("say how long it is (Content-Length)", 411)
+        if int(length) + await asyncio.to_thread(held) > app.uploads_bytes:
+            return Response("too much was uploaded lately: try again in an hour or two", 507)
+        return await call_next(request)
+
+    return guard
+
+
 async def _in_their_language(request: Request, call_next: RequestResponseEndpoint) -> Response:
     response = await call_next(request)
     response.headers.setdefault("Content-Security-Policy", POLICY)
@@ -232,7 +258,7 @@ async def _in_their_language(request: Request, call_next: RequestResponseEndpoin
 def localised(page: str, language: str) -> str:
     """Gradio's page with our script first, which knows the language, and without Gradio's own description."""
     words = Words(language)
-    said = {name: words(f"header.{name}") for name in ("language", "dark")}
+    said = {name: words(f"header.{name}") for name in ("language", "dark")} | {"close": words("hit.close")}
     facts = json.dumps({"language": language, "direction": words.direction, "said": said}).replace("<", "\\u003c")
     script = (HERE / "page.js").read_text("utf-8").replace("__FACTS__", facts)
     page = re.sub(r"<meta\s+(?:property=\"og:|name=\"twitter:)[^>]*>", "", page)

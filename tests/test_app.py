@@ -391,6 +391,40 @@ def test_the_guards_of_the_server(url: str):
         assert refused.status_code == 413
 
 
+@pytest.mark.parametrize(
+    ("settings", "sent", "status"),
+    [
+        (AppSettings(read_only=True), b"x", 403),
+        (AppSettings(uploads_bytes=3000), b"x" * 4000, 507),
+        (AppSettings(uploads_bytes=3000), b"x" * 1500, 200),  # and then:
+        (AppSettings(uploads_bytes=3000), b"y" * 1500, 507),
+    ],
+)
+def test_uploads_do_not_fill_the_disk(
+    settings: AppSettings, sent: bytes, status: int, tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    from fastapi import FastAPI
+    from fastapi.testclient import TestClient
+
+    from apps.site import _bounded
+
+    place = tmp_path_factory.getbasetemp() / "gradio"  # one for all four
+    place.mkdir(exist_ok=True)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(place))
+    site = FastAPI()
+
+    @site.post("/gradio_api/upload")
+    def upload() -> None:
+        (place / "kept").write_bytes(sent)
+
+    site.middleware("http")(_bounded(settings))
+    with TestClient(site) as client:
+        assert client.post("/gradio_api/upload", content=sent).status_code == status
+        if status == 200:
+            assert client.post("/gradio_api/upload", content=iter([sent])).status_code == 411
+
+
 def test_programs_can_ask_too(url: str, chat: ChatServer):
     from gradio_client import Client
     from gradio_client.exceptions import AppError
