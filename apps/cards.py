@@ -15,12 +15,13 @@ from ragkit.types import Answer, Citation, Hit, Passage
 Span = tuple[int, int]
 
 
-def results(found: Found, words: Words, marked: Mapping[str, Span]) -> Html:
+def results(found: Found, words: Words, marked: Mapping[str, Sequence[Span]]) -> Html:
     """The hits of a search, ranked, with what it cost."""
     if not found.hits:
         return notice(words("search.nothing"), words("search.nothing.help"))
     cards = [
-        card(hit, words, ranks=found.ranks.get(hit.passage.id), mark=marked.get(hit.passage.id)) for hit in found.hits
+        card(hit, words, ranks=found.ranks.get(hit.passage.id), marks=marked.get(hit.passage.id, ()))
+        for hit in found.hits
     ]
     title = words("search.results")
     heading = tag("h2", title, cls="rk-unseen")
@@ -42,7 +43,7 @@ def card(
     words: Words,
     *,
     ranks: tuple[int | None, int | None] | None = None,
-    mark: Span | None = None,
+    marks: Sequence[Span] = (),
     moved: Html | None = None,
     number: int | None = None,
 ) -> Html:
@@ -59,7 +60,7 @@ def card(
         tag("span", words.name_of(passage.lang), cls="rk-lang"),
         moved,
     )
-    body = said_with_mark(passage, mark)
+    body = said_with_marks(passage, marks)
     foot = tag(
         "footer",
         tag("p", why, cls="rk-why"),
@@ -75,16 +76,19 @@ def _half(name: str, rank: int | None, words: Words) -> Html:
     return tag("span", words(name), " ", tag("b", shown), cls="rk-half", data_rk_none=rank is None)
 
 
-def said_with_mark(passage: Passage, mark: Span | None) -> Html:
-    """The passage's text, one span of it marked; its title, where it starts with it, left to the heading."""
-    text, start = passage.text, 0
-    if passage.title and text.startswith(passage.title):
-        start = len(passage.title)
-    if mark is None or mark[0] < start:
-        inner: list[Child] = [text[start:].strip()]
-    else:
-        a, b = mark
-        inner = [text[start:a].lstrip(), tag("mark", text[a:b]), text[b:]]
+def said_with_marks(passage: Passage, marks: Sequence[Span] = ()) -> Html:
+    """The passage's text, spans of it marked; a first line that is its title left to the heading."""
+    text = passage.text
+    done = len(passage.title) if passage.title and f"{text}\n".startswith(f"{passage.title}\n") else 0
+    inner: list[Child] = []
+    for start, end in sorted(set(marks)):
+        if start < done:
+            continue
+        before = text[done:start]
+        inner += [before if inner else before.lstrip(), tag("mark", text[start:end])]
+        done = end
+    rest = text[done:].rstrip()
+    inner.append(rest if inner else rest.lstrip())
     return tag("p", inner, lang=passage.lang if passage.lang != "und" else "", dir="auto", cls="rk-text")
 
 
@@ -176,15 +180,17 @@ def sources(hits: Sequence[Hit], citations: Sequence[Citation], words: Words) ->
     hit; an extractive answer numbers what it cites from 1, so those come first."""
     if not hits:
         return Html("")
-    cited = {c.number: c for c in citations}
+    cited: dict[int, list[Citation]] = {}
+    for citation in citations:
+        cited.setdefault(citation.number, []).append(citation)
     ordered = list(hits)
     if any(c.number > len(hits) or hits[c.number - 1] != c.hit for c in citations):
-        first = [cited[number].hit for number in sorted(cited)]
+        first = [cited[number][0].hit for number in sorted(cited)]
         ordered = first + [hit for hit in hits if hit not in first]
     cards = []
     for number, hit in enumerate(ordered, start=1):
-        mark = (cited[number].start, cited[number].end) if number in cited else None
-        cards.append(card(hit, words, mark=mark, number=number))
+        marks = [(c.start, c.end) for c in cited.get(number, ())]
+        cards.append(card(hit, words, marks=marks, number=number))
     title = words("ask.sources")
     return tag("section", tag("h2", title), tag("ol", cards, cls="rk-hits"), aria_label=title)
 

@@ -46,9 +46,10 @@ def build(desk: Desk) -> None:
             found = explain.search(retriever, question_of(asked), task=own, mode=mode, lang=lang or None, k=int(k))
             prompt = cards.reading(found.reading, words)
             yield cards.results(found, words, {}), prompt
-            marked: dict[str, tuple[int, int]] = {}
+            marked: dict[str, list[tuple[int, int]]] = {}
             for hit in found.hits[:MARKED]:
-                marked |= explain.best_sentences(found, retriever.encoder, [hit])
+                best = explain.best_sentences(found, retriever.encoder, [hit])
+                marked |= {passage: [span] for passage, span in best.items()}
             yield cards.results(found, words, marked), prompt
         if told:
             yield told[0], Html("")
