@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import regex
 
 from ragkit.around import whole
 from ragkit.split import split_sentences
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from ragkit.encoder import Encoder
 
 READ = 3  # hits that are searched for the sentence
-SHORT = 12  # characters: what is shorter is a heading or a number, not an answer
+SHORT = 12  # characters: what is shorter is a heading or a number, not an answer, unless it is a sentence all the same
+_SENTENCE = regex.compile(r"(?:\p{L}\P{L}*){4}\p{STerm}[\p{Pe}\p{Pf}\p{Pi}\"']*")
 
 
 def extractive_answer(
@@ -77,4 +79,5 @@ def sentence_spans(hit: Hit) -> list[tuple[int, int]]:
         position = start + len(sentence)
         spans.append((start, position))
     text, title = hit.passage.text, hit.passage.title.strip()
-    return [(a, b) for a, b in spans if b - a >= SHORT and text[a:b] != title] or [(0, len(text))]
+    long = [(a, b) for a, b in spans if b - a >= SHORT or _SENTENCE.search(text, a, b)]
+    return [(a, b) for a, b in long if text[a:b] != title] or [(0, len(text))]

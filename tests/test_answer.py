@@ -80,7 +80,7 @@ def test_every_script_is_quoted_exactly(encoder: HashEncoder, lang: str):
 
 def test_repeated_sentences_have_their_own_spans():
     spans = sentence_spans(hit(1, "Closed on Mondays. Open else. Closed on Mondays."))
-    assert spans == [(0, 18), (30, 48)]  # 'Open else.' is too short to be an answer
+    assert spans == [(0, 18), (19, 29), (30, 48)]
     assert sentence_spans(hit(1, "Yes.")) == [(0, 4)]
 
 
@@ -105,3 +105,17 @@ def test_what_the_search_and_the_store_know_is_not_embedded_again(encoder: HashE
         assert answer.citations[0].quote == whole.citations[0].quote or "id2" in stored
     # an embedding that is given is the one that counts: here the second passage outdoes all
     assert answer.citations[0].hit is HITS[1]
+
+
+@pytest.mark.parametrize(
+    ("lang", "text", "sentences"),
+    [
+        ("zh", "港口图书馆平日上午九点开门。星期六十点开门。票价是五元。儿童免费。", 4),
+        ("ja", "図書館は九時に開きます。土曜は十時です。料金は五円です。", 3),
+        ("ko", "도서관은 아홉 시에 문을 엽니다. 토요일은 열 시. 요금은 5원. 무료예요.", 4),
+        ("en", "Fees\nThe library opens at nine. It is free. No.", 2),
+        ("hi", "पुस्तकालय नौ बजे खुलता है। शुल्क पाँच है।", 2),
+    ],
+)
+def test_short_sentences_can_answer_too(lang: str, text: str, sentences: int):
+    assert len(sentence_spans(hit(1, text, lang))) == sentences
