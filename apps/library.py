@@ -38,7 +38,7 @@ from ragkit.reindex import beside
 from ragkit.rerank import Reranker, RerankError, load_reranker
 from ragkit.retrieve import Mode, Retriever
 from ragkit.settings import Settings
-from ragkit.store import CorpusNotFound, FingerprintMismatch, Store, StoreError, open_store
+from ragkit.store import CorpusNotFound, FingerprintMismatch, PassageState, Store, StoreError, open_store
 from ragkit.task import Task
 from ragkit.types import Passage
 
@@ -178,7 +178,10 @@ class Library:
 
     @cached_property
     def _reranker(self) -> Reranker | None:
-        return load_reranker(self.settings.rerank)  # once: searches wait while a change takes over
+        try:
+            return load_reranker(self.settings.rerank)  # once: searches wait while a change takes over
+        except (OSError, ValueError, ImportError, RuntimeError) as error:
+            raise NotReady("reranker", f"the reranker cannot be loaded: {error}") from error
 
     def _store(self, encoder: Remembering, *, create: bool) -> Store:
         try:
@@ -292,16 +295,19 @@ class Library:
 
     def _entries(self, store: Store, text: str) -> Iterator[Entry]:
         seen: set[tuple[str, str]] = set()
-        for state in store.states():
-            key = (state.path, state.document)
-            if key in seen:
-                continue
-            seen.add(key)
-            first = next(iter(store.passages([state.id])), None)
-            if first is None or not any(text in part.casefold() for part in (*key, first.title)):
-                continue
-            uploaded = Path(state.path).is_relative_to(self._uploaded)
-            yield Entry(*key, first.title, first.lang, state.document_passages, state.id, uploaded)
+        states = store.states()
+        while some := list(islice(states, 256)):  # a request for each document would be too many
+            fresh: dict[tuple[str, str], PassageState] = {}
+            for state in some:
+                if (key := (state.path, state.document)) not in seen:
+                    fresh.setdefault(key, state)
+            seen |= fresh.keys()
+            passages = {passage.id: passage for passage in store.passages([state.id for state in fresh.values()])}
+            for key, state in fresh.items():
+                first = passages.get(state.id)
+                if first is not None and any(text in part.casefold() for part in (*key, first.title)):
+                    uploaded = Path(state.path).is_relative_to(self._uploaded)
+                    yield Entry(*key, first.title, first.lang, state.document_passages, state.id, uploaded)
 
     def around(self, passage: str, window: int = 40) -> tuple[Passage, list[Passage]]:
         """A passage and its document's passages around it. Raises KeyError where it is not stored any more."""

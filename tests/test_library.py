@@ -28,8 +28,8 @@ from ragkit.encoder import LocalEncoder
 from ragkit.ingest import ingest
 from ragkit.owner import FolderLock
 from ragkit.rerank import RerankError
-from ragkit.settings import AppSettings, Settings
-from ragkit.store import open_store
+from ragkit.settings import AppSettings, RerankSettings, Settings
+from ragkit.store import Store, open_store
 from ragkit.task import DEFAULT_TASK, TASKS, Task
 
 
@@ -100,7 +100,15 @@ def upload(library: Library, *files: Path) -> dict:
         return last(list(library.upload(arrival)))
 
 
-def test_its_life(settings: Settings, files: Path):
+def test_a_reranker_that_cannot_be_loaded_is_told(settings: Settings, files: Path):
+    list(Library(settings, "town").ingest([files]))
+    library = Library(settings.model_copy(update={"rerank": RerankSettings(url="localhost:8080/rerank")}), "town")
+    with pytest.raises(NotReady, match="the reranker cannot be loaded") as caught, library.lease():
+        pass
+    assert caught.value.trouble == "reranker"
+
+
+def test_its_life(settings: Settings, files: Path, monkeypatch: pytest.MonkeyPatch):
     library = Library(settings, "town")
     with pytest.raises(NotReady) as none, library.lease():
         pass
@@ -115,6 +123,13 @@ def test_its_life(settings: Settings, files: Path):
     assert [e.document for e in library.documents("AM.T")] == ["am.txt"]
     passage, around = library.around(entries[0].first)
     assert passage.id == entries[0].first and [p.id for p in around] == [passage.id]
+
+    with library.lease() as retriever, monkeypatch.context() as counted:
+        asked = list[int]()
+        read = retriever.store.passages
+        counted.setattr(Store, "passages", lambda _, ids: asked.append(len(ids)) or read(ids))
+        library.documents("nowhere")
+    assert asked == [len(SCRIPTS)]  # one request, however many documents
 
     (files / "am.txt").write_text(SCRIPTS["ar"], "utf-8")
     (files / "ja.txt").unlink()
