@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import IO, Any
 
-from ragkit.owner import StoreError, sync_folder
+from ragkit.owner import NoRoom, StoreError, sync_folder
 
 FORMAT = 1
 BLOCK = 1 << 16  # bytes read at once
@@ -271,12 +271,12 @@ def taken(folder: Path) -> int:
 
 
 def require_room(folder: Path, wanted: int) -> None:
-    """Raises StoreError where the disk has less free than ``wanted`` bytes."""
+    """Raises NoRoom where the disk has less free than ``wanted`` bytes."""
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if free < wanted:
-        raise StoreError(
+        raise NoRoom(
             f"{wanted / 1e6:,.0f} MB are needed at {folder}, {free / 1e6:,.0f} MB are free: make room and run this "
             "again"
         )

@@ -16,7 +16,7 @@ from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from ragkit.files import EmptyFolder, Skipped, clean, find_files
+from ragkit.files import EmptyFolder, Skipped, clean, find_files, skipped, written
 from ragkit.keys import Keys
 from ragkit.language import detect_language, normalise_language
 from ragkit.parsing import Parser
@@ -66,7 +66,14 @@ class Reading:
 
     def below(self, root: Path, below: Path) -> Iterator[Document]:
         """Those at or below ``below``, named by their paths below ``root``."""
-        for entry in find_files(below, self.readers, root) if os.path.lexists(below) else ():
+        try:
+            os.lstat(below)
+        except OSError as error:
+            deleted = isinstance(error, FileNotFoundError | NotADirectoryError)
+            if below == root or not deleted:  # a share that went, a disk that fails
+                self._unreadable(skipped(below, f"cannot be read: {error.strerror}"))
+            return
+        for entry in find_files(below, self.readers, root):
             if isinstance(entry, EmptyFolder):
                 entry = self.emptied(entry)
                 if entry is None:
@@ -88,7 +95,7 @@ class Reading:
                     documents += 1
                     yield item
             if not items:
-                self.skipped.append(Skipped(clean(entry.as_posix()), "no documents in it"))
+                self.skipped.append(Skipped(written(entry), "no documents in it"))
             if documents:
                 self.skipped[before:] = [replace(one, part=True) for one in self.skipped[before:]]
 
@@ -99,8 +106,8 @@ class Reading:
 
 def _documents(parser: Parser, reader: Reader, path: Path, root: Path) -> Iterator[Document | Skipped]:
     """The file's documents, complete with id, path and language."""
-    name = clean(path.as_posix())
-    own_id = clean(path.name if path == root else path.relative_to(root).as_posix())
+    name = written(path)
+    own_id = written(Path(path.name) if path == root else path.relative_to(root))
     for item in parser.read(path, reader):
         if isinstance(item, Skipped):
             yield Skipped(name, clean(item.reason))

@@ -27,6 +27,10 @@ class CorpusInUse(StoreError):
     """The embedded corpus is open in another process, or twice in this one."""
 
 
+class NoRoom(StoreError):
+    """The disk has less free than the work needs."""
+
+
 class FolderLock:
     """Held from construction to :meth:`release`; raises :class:`CorpusInUse` if somebody has it."""
 
