@@ -56,7 +56,7 @@ def find_files(
     for folder, folders, files in os.walk(below, onerror=failed.append):
         here = Path(folder)
         if not folders and not files:
-            yield EmptyFolder(clean(here.as_posix()))
+            yield EmptyFolder(written(here))
         folders.sort()
         for name in list(folders):
             path = here / name
@@ -90,12 +90,18 @@ def _eligible(path: Path, suffixes: Container[str], home: Path | None) -> Path |
 
 
 def skipped(path: Path, reason: str) -> Skipped:
-    return Skipped(clean(path.as_posix()), clean(reason))
+    return Skipped(written(path), clean(reason))
+
+
+def written(path: Path) -> str:
+    """A path as it is stored, with ``/``. Bytes that are no UTF-8, as in names of old archives, are spelt (``\\xee``):
+    two such names must not become one."""
+    return clean(path.as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
 
 def clean(text: str) -> str:
-    """Lone surrogates (from JSON escapes, PDFs, file names in another encoding) cannot be stored as
-    UTF-8, and NUL separates the parts of a passage id. Keeps the length."""
+    """Lone surrogates (from JSON escapes and PDFs) cannot be stored as UTF-8, and NUL separates the parts of a
+    passage id. Keeps the length."""
     return re.sub("[\ud800-\udfff\0]", "\ufffd", text)
 
 

@@ -15,6 +15,7 @@ from conftest import HashEncoder
 from ragkit import Document, Passage
 from ragkit.ingest import IngestError, IngestReport, ingest
 from ragkit.limits import Limits
+from ragkit.owner import NoRoom
 from ragkit.readers import READERS
 from ragkit.store import Store, open_store
 
@@ -145,8 +146,17 @@ def test_html_in_its_declared_encoding(tmp_path: Path, store: Store, encoder: Ha
     (tmp_path / "right.html").write_bytes(page.format("shift_jis").encode("shift_jis"))
     (tmp_path / "utf8-that-lies.html").write_bytes(page.format("iso-8859-1").encode("utf-8"))
     (tmp_path / "wrong.html").write_bytes(page.format("ascii").encode("shift_jis"))
+    more = {  # what browsers read under names that mean less to Python
+        "gb2312": ("朱镕基", "gb18030"), "Shift_JIS": ("① 髙島屋", "cp932"), "euc-kr": ("똠방각하", "cp949"),
+        "big5": ("喺呢度", "big5hkscs"), "iso-8859-1": ("“smart” 5 €", "cp1252"), "iso-8859-9": ("“ığdır”", "cp1254"),
+        "tis-620": ("“ห้องสมุด”", "cp874"),
+    }  # fmt: skip
+    for label, (text, encoding) in more.items():
+        (tmp_path / f"{label}.html").write_bytes(f'<meta charset="{label}"><p>{text}</p>'.encode(encoding))
     report = ingest([tmp_path], store, encoder)
-    assert texts(store) == dict.fromkeys(["right.html", "utf8-that-lies.html"], "図書館は午前八時に開きます。")
+    found = texts(store)
+    assert {label: found.pop(f"{label}.html") for label in more} == {label: text for label, (text, _) in more.items()}
+    assert found == dict.fromkeys(["right.html", "utf8-that-lies.html"], "図書館は午前八時に開きます。")
     assert [(skipped.path, skipped.reason[:40]) for skipped in report.skipped] == [
         (f"{tmp_path}/wrong.html", "cannot be read: declares charset 'ascii'")
     ]
@@ -214,7 +224,7 @@ def test_what_is_left_out_is_reported(tmp_path: Path, store: Store, encoder: Has
 
     report = ingest([tmp_path], store, encoder)
 
-    assert texts(store) == {"caf\ufffd.txt": "A name in Latin-1.", "ሀ": "ሰላም ነው።"}
+    assert texts(store) == {"caf\\xe9.txt": "A name in Latin-1.", "ሀ": "ሰላም ነው።"}
     reasons = {skipped.path.removeprefix(f"{tmp_path}/"): skipped.reason for skipped in report.skipped}
     assert len(reasons) == len(report.skipped) == 14 and not any(skipped.part for skipped in report.skipped)
     exact = {
@@ -349,6 +359,53 @@ def test_a_missing_root_changes_nothing(tmp_path: Path, store: Store, encoder: H
     with pytest.raises(IngestError, match=r"cannot read '.*docs' \(No such file or directory\): nothing was ingested"):
         ingest([tmp_path / "moved", tmp_path / "docs"], store, encoder)
     assert [passage.path for passage in stored(store)] == [f"{tmp_path}/docs/a.txt"]
+
+
+def test_a_root_that_goes_while_another_is_read_keeps_its_passages(
+    tmp_path: Path, store: Store, encoder: HashEncoder
+) -> None:
+    first, share = tmp_path / "a", tmp_path / "b"
+    for root in (first, share):
+        root.mkdir()
+        (root / "t.gone").write_text(f"Text of {root.name}.")
+
+    def read(path: Path, limits: Limits) -> Iterator[Document]:
+        if path.parent == first and share.exists() and next(store.states(), None):
+            share.rename(tmp_path / "unplugged")
+        yield Document("", "", path.read_text("utf-8"), "")
+
+    readers = {".gone": read}
+    assert counts(ingest([first, share], store, encoder, readers=readers)) == (2, 0, 0, 0)
+    before = stored(store)
+    report = ingest([first, share], store, encoder, readers=readers)
+    assert counts(report) == (0, 0, 1, 0) and stored(store) == before
+    assert [(s.path, s.reason) for s in report.skipped] == [(f"{share}", "cannot be read: No such file or directory")]
+
+
+def test_names_that_are_no_utf8_stay_apart(tmp_path: Path, store: Store, encoder: HashEncoder) -> None:
+    names = [word.encode("cp1251") + b".txt" for word in ("отчёт", "устав", "планы")]
+    for name in names:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_text(f"Text of {name!r}.", "utf-8")
+    assert counts(ingest([tmp_path], store, encoder)) == (3, 0, 0, 0)
+    assert set(texts(store)) == {name.decode("utf-8", "backslashreplace") for name in names}
+    assert counts(ingest([tmp_path], store, encoder)) == (0, 0, 3, 0)
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + names[1])).unlink()
+    assert counts(ingest([tmp_path], store, encoder)) == (0, 0, 2, 1)
+
+
+def test_a_full_disk_leaves_searches_slower_and_loses_nothing(
+    tmp_path: Path, encoder: HashEncoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.txt").write_text("ቤተ መጻሕፍት")
+    with open_store(tmp_path / "store", "town", encoder) as kept:
+
+        def full() -> None:
+            raise NoRoom("9 MB are needed")
+
+        monkeypatch.setattr(kept._whole, "optimize", full)
+        assert counts(ingest([tmp_path / "a.txt"], kept, encoder)) == (1, 0, 0, 0)
+        assert "slower than they could be: 9 MB are needed" in caplog.text
+        assert [h.passage.text for h in kept.search(dense=encoder.encode_passages(["ቤተ"])[0])] == ["ቤተ መጻሕፍት"]
 
 
 def test_passages_must_fit_the_encoder(tmp_path: Path, store: Store, encoder: HashEncoder) -> None:
