@@ -16,6 +16,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -40,6 +41,26 @@ def read_markdown(path: Path, limits: Limits) -> Iterator[Document]:
     yield markdown_document(_decode(_content(path, limits)))
 
 
+# What browsers read under a name that means less to Python (https://encoding.spec.whatwg.org/#names-and-labels).
+_WEB = {
+    "gb2312": "gb18030", "gb_2312-80": "gb18030", "gbk": "gb18030", "x-gbk": "gb18030",
+    "shift_jis": "cp932", "shift-jis": "cp932", "sjis": "cp932", "x-sjis": "cp932", "ms_kanji": "cp932",
+    "euc-kr": "cp949", "ks_c_5601-1987": "cp949", "ksc5601": "cp949", "korean": "cp949",
+    "big5": "big5hkscs", "big5-hkscs": "big5hkscs", "x-x-big5": "big5hkscs",
+    "iso-8859-1": "cp1252", "iso8859-1": "cp1252", "latin1": "cp1252",
+    "iso-8859-9": "cp1254", "iso8859-9": "cp1254", "latin5": "cp1254",
+    "iso-8859-11": "cp874", "iso8859-11": "cp874", "tis-620": "cp874",
+}  # fmt: skip
+
+
+def _decode_as(data: bytes, *encodings: str) -> str:
+    """By the first of ``encodings`` that fits. Raises what the last raises."""
+    for encoding in encodings[:-1]:
+        with suppress(UnicodeDecodeError, LookupError):
+            return data.decode(encoding)
+    return data.decode(encodings[-1])
+
+
 def read_html(path: Path, limits: Limits) -> Iterator[Document]:
     """UTF-8 if the bytes are that (a wrong ``charset`` is common), else the encoding that it declares."""
     from bs4.dammit import EncodingDetector
@@ -51,8 +72,9 @@ def read_html(path: Path, limits: Limits) -> Iterator[Document]:
         declared = EncodingDetector.find_declared_encoding(data, is_html=True)
         if declared is None:
             raise
+        label = declared.lower().strip()
         try:
-            markup = data.decode(declared)
+            markup = _decode_as(data, _WEB.get(label, label), label)
         except (UnicodeDecodeError, LookupError) as error:
             raise Unreadable(f"declares charset {declared!r}, but is not in it: {error}") from None
     yield html_document(markup)
