@@ -72,25 +72,66 @@ def _outline(pdf: Any) -> list[tuple[int, int, str]]:
 
 
 def read_docx(path: Path, limits: Limits) -> Iterator[Document]:
-    """Paragraphs and tables of the body in reading order; a table row is a line."""
+    """Paragraphs and tables of the body in reading order, as they stand once every tracked change is accepted; a table
+    row is a line."""
     import docx
-    from docx.table import Table
+    from docx.text.paragraph import Paragraph
 
     checked_archive(path, limits).close()
     document = docx.Document(str(path))
     blocks, headings = list[str](), list[tuple[int, int, str]]()
     length = 0
-    for item in document.iter_inner_content():
-        if isinstance(item, Table):
-            blocks.append("\n".join(" | ".join(cell.text.strip() for cell in row.cells) for row in item.rows))
-        else:
-            level = _heading_level(item)
-            if level and item.text.strip() and len(item.text) <= HEADING_LENGTH:
-                headings.append((length, level, item.text))
-            blocks.append(item.text)
-        length += len(blocks[-1]) + 2
+    for block in _inner(document.element.body, ("p", "tbl")):
+        text = _word_text(block)
+        if _local(block) == "p":
+            level = _heading_level(Paragraph(block, document))
+            if level and text.strip() and len(text) <= HEADING_LENGTH:
+                headings.append((length, level, text))
+        blocks.append(text)
+        length += len(text) + 2
     title = document.core_properties.title or ""
     yield Document("", "", "\n\n".join(blocks), "", title.strip(), heading_marks(headings))
+
+
+# Deleted or moved elsewhere, a text box drawn again for old programs, codes of fields, and how a word is read (ruby).
+_SILENT = {"del", "moveFrom", "Fallback", "pPr", "rPr", "trPr", "instrText", "delText", "delInstrText", "rt"}
+_STANDS_FOR = {"tab": "\t", "ptab": "\t", "cr": "\n", "noBreakHyphen": "-"}
+
+
+def _local(element: Any) -> str:
+    return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""  # a comment's is a function
+
+
+def _inner(element: Any, names: tuple[str, ...]) -> Iterator[Any]:
+    """The elements of these names within, in order; not those within one another. python-docx leaves out what stands
+    in a content control, or was inserted as a tracked change."""
+    for child in element:
+        name = _local(child)
+        if name in names:
+            yield child
+        elif name not in _SILENT:
+            yield from _inner(child, names)
+
+
+def _deleted(row: Any) -> bool:
+    return any(_local(fact) == "del" for child in row if _local(child) == "trPr" for fact in child)
+
+
+def _word_text(element: Any) -> str:
+    match name := _local(element):
+        case "t":
+            return element.text or ""
+        case "br":
+            return "" if any(kind in ("page", "column") for kind in element.attrib.values()) else "\n"
+        case "tbl":
+            rows = [row for row in _inner(element, ("tr",)) if not _deleted(row)]
+            return "\n".join(" | ".join(_word_text(cell).strip() for cell in _inner(row, ("tc",))) for row in rows)
+        case "tc":
+            return "\n".join(_word_text(block) for block in _inner(element, ("p", "tbl")))
+        case "txbxContent":
+            return "\n" + "\n".join(_word_text(block) for block in _inner(element, ("p", "tbl"))) + "\n"
+        case _:
+            return _STANDS_FOR.get(name) or ("" if name in _SILENT else "".join(map(_word_text, element)))
 
 
 def _heading_level(paragraph: Any) -> int:

@@ -99,6 +99,36 @@ def test_headings_of_docx(tmp_path: Path):
     ]  # fmt: skip
 
 
+def test_a_reviewed_form_of_docx_is_read_as_if_its_changes_were_accepted(tmp_path: Path):
+    """python-docx leaves out what was inserted, what stands in a content control, and tables within cells."""
+    from docx.oxml import parse_xml
+    from docx.oxml.ns import nsdecls
+
+    def run(text: str) -> str:
+        return f'<w:r><w:t xml:space="preserve">{text}</w:t></w:r>'
+
+    document = docx.Document()
+    body = document.element.body
+    word = nsdecls("w")
+    gone = f"<w:del><w:r><w:delText>4</w:delText></w:r></w:del><w:moveFrom>{run('gone')}</w:moveFrom>"
+    rest = "<w:r><w:tab/><w:t>a year.</w:t><w:br/><w:br w:type='page'/></w:r>"
+    field = f"<w:p><w:pPr><w:tabs><w:tab w:pos='9'/></w:tabs></w:pPr>{run('नाम')}</w:p>"
+    inner = f"<w:tbl><w:tr><w:tc><w:p>{run('内')}</w:p></w:tc></w:tr></w:tbl>"
+    row = f"<w:tr><w:tc><w:p>{run('a')}</w:p>{inner}</w:tc><w:tc><w:p>{run('b')}</w:p></w:tc></w:tr>"
+    deleted = f"<w:tr><w:trPr><w:del/></w:trPr><w:tc><w:p>{run('out')}</w:p></w:tc></w:tr>"
+    ruby = f"<w:ruby><w:rt>{run('よ')}</w:rt><w:rubyBase>{run('読')}</w:rubyBase></w:ruby>"
+    parts = [
+        f"<w:p {word}>{run('The fee is ')}<w:ins>{run('አምስት መቶ')}</w:ins>{gone}{rest}</w:p>",
+        f"<w:sdt {word}><w:sdtContent>{field}</w:sdtContent></w:sdt>",
+        f"<w:tbl {word}>{row}{deleted}</w:tbl>",
+        f"<w:p {word}><w:r>{ruby}</w:r></w:p>",
+    ]
+    for part in parts:
+        body.insert(len(body) - 1, parse_xml(part))  # before the section's settings
+    document.save(str(tmp_path / "a.docx"))
+    assert read(tmp_path / "a.docx").text == "The fee is አምስት መቶ\ta year.\n\n\nनाम\n\na\n内 | b\n\n読"
+
+
 def test_slides_of_pptx(tmp_path: Path):
     deck = Presentation()
     deck.core_properties.title = "Town"
