@@ -24,7 +24,7 @@ from ragkit.types import UNDETERMINED
 
 CountTokens = Callable[[Sequence[str]], list[int]]
 
-SPLIT_VERSION = 1  # part of every document's hash: raise it when the same text would split otherwise
+SPLIT_VERSION = 2  # part of every document's hash: raise it when the same text would split otherwise
 
 _GRAPHEME = regex.compile(r"\X")
 _JOINS = regex.compile(r"[\p{GCB=Extend}\p{GCB=SpacingMark}\u200d]")  # belongs to the character before it
@@ -95,7 +95,9 @@ def _sentences(text: str, lang: str) -> Iterator[tuple[int, int, int]]:
         line = safe[start:end]
         heading = end < len(text) and len(line) <= _HEADING and not _ENDED.search(line)
         last = _AFTER_HEADING if heading else _PARAGRAPH
-        for left, right in _between(safe, start, end, (start + offset for offset in _stops(line, lang))):
+        full = len(line.rstrip())  # the white space behind is no sentence of its own
+        stops = (start + offset for offset in _stops(line, lang) if offset < full)
+        for left, right in _between(safe, start, end, stops):
             yield left, right, last if right == end else _SENTENCE
 
 

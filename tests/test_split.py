@@ -75,6 +75,16 @@ def test_a_heading_stays_with_what_it_heads() -> None:
     assert split_passages(text, "en", words, 7) == ["One two three four.", "Opening hours\n\nFive six seven. Eight."]
 
 
+def test_blank_lines_are_no_sentences() -> None:
+    def dear(texts: Sequence[str]) -> list[int]:  # white space costs too, as in no tokenizer
+        return [len(text.split()) + text.count("\n\n") for text in texts]
+
+    text = "One two three four.\n\nFive six seven eight.\n\nNine."
+    assert all(passage for passage in split_passages(text, "en", dear, 4))
+    text = "One two three four five.\n\nOpening hours\n\nSix seven eight nine ten eleven twelve."
+    assert split_passages(text, "en", words, 9) == ["One two three four five.", text[text.index("Opening") :]]
+
+
 def test_long_sentences_are_cut_at_white_space_then_between_graphemes() -> None:
     assert split_passages("aaa bbb ccc ddd", "en", characters, 8) == ["aaa bbb", "ccc ddd"]
     assert split_passages("天" * 25, "zh", characters, 10) == ["天" * 8, "天" * 8, "天" * 8 + "天"]
