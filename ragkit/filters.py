@@ -14,7 +14,7 @@ from typing import Any
 from qdrant_client import models
 
 from ragkit.sparse import well_formed
-from ragkit.types import Value, Where, moment
+from ragkit.types import UNDETERMINED, Value, Where, moment
 
 
 def value_is(key: str, value: Value) -> models.FieldCondition:
@@ -47,12 +47,17 @@ def all_of(*filters: models.Filter | None) -> models.Filter | None:
     return models.Filter(must=list(given)) if len(given) > 1 else (given[0] if given else None)
 
 
-def speaks(lang: str | None) -> models.Filter | None:
-    """Passages in ``lang`` or one of its variants (RFC 4647 basic filtering)."""
+def speaks(lang: str | None, *, or_unknown: bool = False) -> models.Filter | None:
+    """Passages in ``lang`` or one of its variants (RFC 4647 basic filtering); ``or_unknown``: or in none that is known,
+    as a row of numbers, or what LlamaIndex added."""
     if lang is None:
         return None
     prefix = models.FieldCondition(key="lang", match=models.MatchPrefix(prefix=f"{well_formed(lang)}-"))
-    return any_of(value_is("lang", lang), prefix)
+    spoken = [value_is("lang", lang), prefix]
+    if not or_unknown:
+        return any_of(*spoken)
+    absent = models.IsEmptyCondition(is_empty=models.PayloadField(key="lang"))
+    return models.Filter(should=[*spoken, value_is("lang", UNDETERMINED), absent])
 
 
 def below(path: str) -> models.Filter:

@@ -161,16 +161,18 @@ class Retriever:
     def _hybrid(self, query: str, dense: np.ndarray, lang: str | None, where: Where | None, k: int) -> list[Hit]:
         own, fusion = detect_language(query), self.fusion
         terms = sparse_query(query, own)
-        home: dict[str, Any] = {"lang": lang or own, "sparse_lang": own, "where": where}  # of the query's language
+        # Of the query's language; what has none that is known (a part number, a log) may answer too.
+        home: dict[str, Any] = {"lang": lang or own, "or_unknown": lang is None, "sparse_lang": own, "where": where}
         at_home = own != UNDETERMINED and _speaks(home["lang"], own)
         bm25 = self.store.scores(sparse=terms, k=fusion.depth, **home) if at_home else np.empty(0)
         if not len(bm25):
-            at_home, home = False, {"lang": lang, "where": where}
+            at_home, home = False, {"lang": lang, "or_unknown": False, "where": where}
             bm25 = self.store.scores(sparse=terms, k=fusion.depth, **home)
         if not len(bm25):
             return _ranked(self.store.search(dense=dense, lang=lang, where=where, k=k))
 
-        cosines = self.store.scores(dense=dense, lang=home["lang"], where=where, k=fusion.depth)
+        near = {name: home[name] for name in ("lang", "or_unknown", "where")}
+        cosines = self.store.scores(dense=dense, k=fusion.depth, **near)
         weights = (1.0, fusion.lean * stands_out(bm25) / stands_out(cosines))
         fused = self.store.search(
             dense=dense, sparse=terms, k=k, weights=weights, rrf_k=fusion.rrf_k, depth=fusion.depth, **home
@@ -225,9 +227,10 @@ def stands_out(scores: np.ndarray) -> float:
 
 
 def take_positions(overall: Sequence[Hit], own_fused: Sequence[Hit], own: str) -> list[Hit]:
-    """``overall`` with its passages in language ``own`` replaced, in order, by ``own_fused``."""
+    """``overall`` with its passages in ``own`` language, or none that is known, replaced by ``own_fused``, in order."""
     fused = iter(own_fused)
-    return [next(fused, hit) if _speaks(hit.passage.lang, own) else hit for hit in overall]
+    home = [_speaks(hit.passage.lang, own) or hit.passage.lang == UNDETERMINED for hit in overall]
+    return [next(fused, hit) if at_home else hit for hit, at_home in zip(overall, home, strict=True)]
 
 
 def _ranked(hits: Sequence[Hit]) -> list[Hit]:
