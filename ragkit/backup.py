@@ -175,9 +175,9 @@ def _into_server(source: Path, manifest: Manifest, url: str, replace_existing: b
             node = _node(client)
             if bool(node) != bool(manifest.node):
                 raise StoreError(
-                    f"{source} was made of {f'a cluster ({manifest.node})' if manifest.node else 'one node'}, {url} is "
-                    f"{f'a cluster ({node})' if node else 'one node'}: a snapshot goes back to where it came from. "
-                    "Elsewhere, ingest again"
+                    f"{source} was made of {f'a cluster ({manifest.node})' if manifest.node else 'one node'}, "
+                    f"{masked(url)} is {f'a cluster ({node})' if node else 'one node'}: a snapshot goes back to where "
+                    "it came from. Elsewhere, ingest again"
                 )
             current = generations.current(manifest.corpus)
             _refuse_present(
@@ -195,8 +195,8 @@ def _into_server(source: Path, manifest: Manifest, url: str, replace_existing: b
             found = client.count(name, exact=True).count
             if not node and found != manifest.points:
                 raise StoreError(
-                    f"{name} at {url} holds {found} points after the restore, the backup {manifest.points}: the "
-                    f"alias {manifest.corpus!r} was left as it was. Was something written meanwhile? Restore again"
+                    f"{name} at {masked(url)} holds {found} points after the restore, the backup {manifest.points}: "
+                    f"the alias {manifest.corpus!r} was left as it was. Was something written meanwhile? Restore again"
                 )
             generations.make_current(manifest.corpus, manifest.fingerprint)
         finally:
@@ -255,7 +255,7 @@ def _http(url: str, settings: QdrantSettings) -> Iterator[httpx.Client]:
             yield http
     except httpx.HTTPError as error:
         raise StoreError(
-            f"the Qdrant server at {url} broke off ({error!r}): nothing was changed here; again"
+            f"the Qdrant server at {masked(url)} broke off ({error!r}): nothing was changed here; again"
         ) from error
 
 

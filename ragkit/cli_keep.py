@@ -45,10 +45,11 @@ def restore(
     settings = read_settings()
     with explained():
         from ragkit.backup import restore as run
+        from ragkit.client import masked
 
         place = store or settings.store
         kept = run(file, place, corpus, replace_existing=replace, settings=settings.qdrant)
-        text = f"{corpus} at {place}: {kept.points} passages of {kept.fingerprint}"
+        text = f"{corpus} at {masked(place)}: {kept.points} passages of {kept.fingerprint}"
         if kept.node:
             text += f"\nthis was {kept.node} alone: restore each other node's file by that node's URL, with --replace"
         emit(as_json, asdict(kept), text)

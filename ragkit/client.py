@@ -122,7 +122,7 @@ class Client:
         try:
             return answer.json()
         except ValueError:
-            text = self._hidden(answer.text[:80])
+            text = self._hidden(answer.text)[:80]
             raise RemoteError(
                 f"{self.url}{path} answered no JSON ({text!r}): is it an embeddings server?", answer.status_code
             ) from None
@@ -134,10 +134,10 @@ class Client:
         try:
             body = answer.json()
         except ValueError:
-            return " ".join(answer.text[:200].split()) or answer.reason_phrase
+            return " ".join(self._hidden(answer.text)[:200].split()) or answer.reason_phrase
         found = body.get("error", body.get("message", body.get("detail", body))) if isinstance(body, dict) else body
         found = found.get("message", found) if isinstance(found, dict) else found
-        return str(found)[:500]
+        return self._hidden(str(found))[:500]
 
     def _hidden(self, text: str) -> str:
         """A server may echo what it was sent."""

@@ -32,7 +32,7 @@ from ragkit.client import masked
 from ragkit.documents import namespace
 from ragkit.generations import Folder, Generations, Server
 from ragkit.names import check_corpus, check_tenant
-from ragkit.owner import CorpusInUse, StoreError
+from ragkit.owner import CorpusInUse, NoRoom, StoreError
 from ragkit.qdrant import DENSE, PAGE, SPARSE, UPSERT
 from ragkit.settings import QdrantSettings
 from ragkit.sparse import SCHEME, SparseVector, sparse_passage, well_formed
@@ -106,7 +106,9 @@ def open_store(
     elif server:
         client = qdrant.connect(place, settings)
     elif "://" in place:
-        raise StoreError(f"location {place!r}: give a folder, ':memory:', or a server's URL (http:// or https://)")
+        raise StoreError(
+            f"location {masked(place)!r}: give a folder, ':memory:', or a server's URL (http:// or https://)"
+        )
     else:
         root = Path(location).expanduser().resolve()
         existing = [folder.parent.name for folder in root.glob("*--*/collection.json")]
@@ -116,7 +118,7 @@ def open_store(
         generations = _generations(place, client)
         current = generations.current(corpus) if generations else None
         if not generation:
-            _refuse_absent(name, existing, current, place, create)
+            _refuse_absent(name, existing, current, masked(place), create)
         if root is not None:
             client = _embedded(root / name)
         store = Store(client, place, corpus, encoder, tenant=tenant, qdrant_settings=settings)
@@ -245,9 +247,9 @@ class Store:
         current = self._generations.current(self.corpus) if self._generations else None
         if current not in (None, self.fingerprint):
             raise FingerprintMismatch(
-                f"corpus {self.corpus!r} at {self.location} was switched to encoder {current} while this process wrote "
-                f"to it with {self.fingerprint}, so what it wrote last may not be found: start it again with that "
-                "model (RAGKIT_MODEL, --model)"
+                f"corpus {self.corpus!r} at {masked(self.location)} was switched to encoder {current} while this "
+                f"process wrote to it with {self.fingerprint}, so what it wrote last may not be found: start it again "
+                "with that model (RAGKIT_MODEL, --model)"
             )
 
     @property
@@ -282,16 +284,7 @@ class Store:
     def upsert(self, passages: Sequence[Passage], embeddings: np.ndarray) -> None:
         """Store ``passages`` with their ``embeddings`` (N, D) and BM25 vectors; an existing id is replaced.
         Durable when it returns."""
-        expected = (len(passages), self.dimension)
-        if embeddings.shape != expected:
-            raise ValueError(
-                f"embeddings of shape {embeddings.shape} for {len(passages)} passages: expected {expected}"
-            )
-        if not np.isfinite(embeddings).all():
-            bad = int((~np.isfinite(embeddings).all(axis=1)).argmax())
-            raise ValueError(
-                f"embedding {bad} (passage {passages[bad].id}) is not finite: check the encoder's precision"
-            )
+        self._check(embeddings, [passage.id for passage in passages])
         for passage in passages:
             if passage.date:
                 moment(passage.date)  # what is no date the engine would leave out of its index, silently
@@ -434,6 +427,7 @@ class Store:
 
     def put(self, records: Sequence[models.Record], embeddings: np.ndarray) -> None:
         """Store points of another generation with ``embeddings`` (N, D) of this one, payloads as they are."""
+        self._check(embeddings, [str(record.id) for record in records])
         points = {}
         for record, embedding in zip(records, embeddings, strict=True):
             passage = nodes.from_payload(str(record.id), record.payload)
@@ -445,6 +439,14 @@ class Store:
         for shard, own in cluster.by_shard(records):
             ours = [points[record.id] for record in own]
             self._whole.upsert(self.collection, points=ours, shard_key_selector=shard, wait=True)
+
+    def _check(self, embeddings: np.ndarray, ids: Sequence[str]) -> None:
+        expected = (len(ids), self.dimension)
+        if embeddings.shape != expected:
+            raise ValueError(f"embeddings of shape {embeddings.shape} for {len(ids)} passages: expected {expected}")
+        if not np.isfinite(embeddings).all():
+            bad = int((~np.isfinite(embeddings).all(axis=1)).argmax())
+            raise ValueError(f"embedding {bad} (passage {ids[bad]}) is not finite: check the encoder's precision")
 
     def drop(self, ids: Sequence[str]) -> None:
         """Remove these points, whoever's."""
@@ -473,6 +475,7 @@ class Store:
         lang: str | None = None,
         where: Where | None = None,
         sparse_lang: str | None = None,
+        or_unknown: bool = False,
         weights: tuple[float, float] = (1.0, 1.0),
         rrf_k: int = 60,
         depth: int = 100,
@@ -481,9 +484,10 @@ class Store:
     ) -> list[Hit]:
         """The ``k`` best passages for one query, by ``dense`` (D,), by ``sparse``, or by both rankings fused.
 
-        ``lang`` keeps passages of that language (``zh`` keeps ``zh-Hant``), ``where`` those of a source, date or
-        metadata. ``sparse_lang`` is the query's own language: how rare a term is, BM25 then counts among the
-        passages in it, since over a mixed corpus the stop words of one language look rare.
+        ``lang`` keeps passages of that language (``zh`` keeps ``zh-Hant``), with ``or_unknown`` also those in none that
+        is known, ``where`` those of a source, date or metadata. ``sparse_lang`` is the query's own language: how rare a
+        term is, BM25 then counts among the passages in it, since over a mixed corpus the stop words of one language
+        look rare.
 
         Fusion is the engine's RRF over the first ``depth`` of each ranking, ``weights`` are (dense, sparse). The
         engine's score is 1 / (rank / weight + rrf_k - 1): a weight stretches ranks, so at a large ``rrf_k`` the
@@ -499,7 +503,7 @@ class Store:
             raise ValueError(f"k={k}: ask for at least one hit")
         if not 0 <= diversity <= 1:
             raise ValueError(f"diversity={diversity}: 0 (the best alone) to 1 (the most unlike alone)")
-        legs = self._legs(dense, sparse, lang, where, sparse_lang, exact)
+        legs = self._legs(dense, sparse, lang, where, sparse_lang, or_unknown, exact)
         if not legs:
             return []
         prefetch = [models.Prefetch(**leg, limit=max(depth, k)) for leg in legs]
@@ -531,9 +535,10 @@ class Store:
         lang: str | None = None,
         where: Where | None = None,
         sparse_lang: str | None = None,
+        or_unknown: bool = False,
     ) -> np.ndarray:
         """The ``k`` best scores of one ranking, falling; without the passages, so cheaper than :meth:`search`."""
-        legs = self._legs(dense, sparse, lang, where, sparse_lang)
+        legs = self._legs(dense, sparse, lang, where, sparse_lang, or_unknown)
         if not legs:
             return np.empty(0, dtype=np.float32)
         [leg] = legs
@@ -548,6 +553,7 @@ class Store:
         lang: str | None,
         where: Where | None,
         sparse_lang: str | None,
+        or_unknown: bool,
         exact: bool = False,
     ) -> list[dict[str, Any]]:
         """What to rank by, as arguments of a Prefetch. A sparse query without terms (emoji alone) ranks nothing."""
@@ -557,8 +563,10 @@ class Store:
             raise ValueError(
                 f"dense query of shape {dense.shape}: expected ({self.dimension},), one row of encode_queries"
             )
+        if dense is not None and not np.isfinite(dense).all():
+            raise ValueError("the query's embedding is not finite: check the encoder's precision")
         legs: list[dict[str, Any]] = []
-        wanted = filters.all_of(filters.speaks(lang), filters.where_filter(where))
+        wanted = filters.all_of(filters.speaks(lang, or_unknown=or_unknown), filters.where_filter(where))
         if dense is not None:
             params = None  # the client's local mode is exact, and warns of any
             if self.location != ":memory:":
@@ -580,9 +588,13 @@ class Store:
     # ------------------------------------------------------------------ life
 
     def optimize(self) -> None:
-        """Embedded: build the HNSW index (blocks for its seconds). A server does that by itself."""
+        """Embedded: build the HNSW index (blocks for its seconds); where the disk has no room for it, searches stay as
+        they are, slower and whole. A server does that by itself."""
         if hasattr(self._whole, "optimize"):
-            self._whole.optimize()
+            try:
+                self._whole.optimize()
+            except NoRoom as error:
+                log.warning("searches of %r are slower than they could be: %s", self.corpus, error)
 
     @contextmanager
     def unindexed(self, *, keep: bool) -> Iterator[None]:

@@ -16,6 +16,7 @@ from fake_qdrant import serving
 from test_store import PASSAGES, passage
 from typer.testing import CliRunner
 
+from ragkit.around import Around
 from ragkit.cli import app
 from ragkit.ingest import ingest
 from ragkit.live import LiveRetriever
@@ -65,6 +66,18 @@ def test_every_passage_is_there_in_the_new_model_and_the_old_one_is_refused(loca
         open_store(location, "town", OLD)
     again = reindex(location, "town", NEW)
     assert (again.passages, again.embedded) == (len(PASSAGES), 0)
+
+
+def test_embeddings_that_are_no_numbers_do_not_become_the_corpus(location: str):
+    class Overflowing(Around):
+        def encode_passages(self, passages: Sequence[str]) -> np.ndarray:
+            return np.full((len(passages), self.dimension), np.nan, np.float32)
+
+    fill(location)
+    with pytest.raises(ValueError, match="not finite: check the encoder's precision"):
+        reindex(location, "town", Overflowing(NEW))
+    with open_store(location, "town", OLD) as store:
+        assert store.count() == len(PASSAGES)
 
 
 def test_rolling_back_and_forth(location: str):
