@@ -39,13 +39,14 @@ class TaskEmbedding(BaseEmbedding):
     embed_batch_size: int = Field(
         default=256, gt=0, le=2048, description="Texts a call; the encoder batches by tokens."
     )
-    task_name: str = Field(default=DEFAULT_TASK, description="Name of the default task.")
-    instruction: str = Field(default="", description="The default task's sentence.")
+    task_name: str = Field(default=DEFAULT_TASK, description="Name of the default task.", frozen=True)
+    instruction: str = Field(default="", description="The default task's sentence.", frozen=True)
     template: str = Field(default=TEMPLATE, description="What a query becomes; passages stay bare.", frozen=True)
     fingerprint: str = Field(default="", description="What a passage embedding means: weights, EOS, length, pooling.")
     dimension: int = Field(default=0, description="Of an embedding.")
     max_length: int = Field(default=0, description="Tokens read of a text, BOS and EOS included.")
     _encoder: Encoder = PrivateAttr()
+    _named: bool = PrivateAttr()  # the encoder can be made again from model_name
 
     def __init__(self, *, task: Task | str | None = None, encoder: Encoder | None = None, **data: Any) -> None:
         if task is not None:
@@ -55,6 +56,7 @@ class TaskEmbedding(BaseEmbedding):
             data["instruction"] = _task(data.get("task_name", DEFAULT_TASK)).instruction
         Task(data.get("task_name", DEFAULT_TASK), data["instruction"])  # refuses a blank sentence now, not at a query
         known = data.get("fingerprint")
+        named = encoder is None
         encoder = encoder or open_encoder(data.get("model_name", "mini"))
         if known and known != encoder.fingerprint:
             raise ValueError(
@@ -63,7 +65,20 @@ class TaskEmbedding(BaseEmbedding):
             )
         data |= {"fingerprint": encoder.fingerprint, "dimension": encoder.dimension, "max_length": encoder.max_length}
         super().__init__(**data)
-        self._encoder = encoder
+        self._encoder, self._named = encoder, named
+
+    def __getstate__(self) -> dict[str, Any]:
+        if not self._named:
+            raise TypeError(
+                "an embedding with an encoder of yours (encoder=) cannot go to another process: give it model_name= "
+                "alone, which is loaded again there, or use one process (num_workers=1)"
+            )
+        state = self.to_dict()
+        del state["class_name"]
+        return {"__dict__": state}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state["__dict__"])  # LlamaIndex's would go on without a model where this one fails
 
     @model_validator(mode="before")
     @classmethod

@@ -29,8 +29,8 @@ _OURS = tuple(f.name for f in fields(Passage) if f.name not in ("text", "id", "m
 
 
 def to_node(passage: Passage) -> TextNode:
-    """Its ``ref_doc_id`` is ``<path>#<document>``, so LlamaIndex can delete by document. Raises ValueError for
-    metadata under a name that the payload needs for itself."""
+    """Its ``ref_doc_id`` is ``<path>#<document>``, so LlamaIndex can delete by document; of a node that LlamaIndex
+    added, what it was. Raises ValueError for metadata under a name that the payload needs for itself."""
     from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 
     if taken := sorted(RESERVED & passage.metadata.keys()):
@@ -39,7 +39,8 @@ def to_node(passage: Passage) -> TextNode:
     flat |= {well_formed(name): _clean(value) for name, value in passage.metadata.items()}
     if not passage.date:
         del flat["date"]  # an empty text is no date to the engine
-    source = RelatedNodeInfo(node_id=f"{flat['path']}#{flat['document']}")
+    ours = passage.document_hash or not passage.document  # else LlamaIndex added it, under its own id
+    source = RelatedNodeInfo(node_id=f"{flat['path']}#{flat['document']}" if ours else passage.document)
     return TextNode(
         id_=passage.id,
         text=well_formed(passage.text),

@@ -34,7 +34,7 @@ class TaskRetriever(BaseRetriever):
     ``task``, ``lang`` and ``where`` are what a query gets that brings none of its own; a :class:`TaskQuery` does,
     and nothing of it stays here, so requests at the same time do not see each other's. What LlamaIndex makes
     into new queries by itself (QueryFusionRetriever) has lost them. A bundle that brings its embedding is searched by
-    that one.
+    that one, and one that says which texts to embed (HyDE's) by their mean; its words are for BM25.
     """
 
     def __init__(
@@ -62,10 +62,13 @@ class TaskRetriever(BaseRetriever):
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         own = query_bundle if isinstance(query_bundle, TaskQuery) else TaskQuery(query_bundle.query_str)
-        given = query_bundle.embedding
+        task, given = own.task or self.task, query_bundle.embedding
+        if given is None and query_bundle.custom_embedding_strs and self.mode != "sparse":
+            rows = self.retriever.encoder.encode_queries(query_bundle.custom_embedding_strs, task)
+            given = rows.mean(axis=0) / max(float(np.linalg.norm(rows.mean(axis=0))), 1e-12)
         [hits] = self.retriever.search_batch(
             [query_bundle.query_str],
-            task=own.task or self.task,
+            task=task,
             mode=self.mode,
             lang=own.lang or self.lang,
             where=own.where or self.where,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pickle
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -116,3 +118,18 @@ def test_an_ingestion_pipeline_embeds_text_without_metadata():
     [out] = IngestionPipeline(transformations=[TaskEmbedding(encoder=recorder)]).run(nodes=[node])
     assert recorder.calls[0][1] == ["body"]
     assert out.embedding == HashEncoder().encode_passages(["body"])[0].tolist()
+
+
+def test_an_embedding_goes_to_another_process_by_its_name_alone(mistral_folder: Path):
+    named = TaskEmbedding(model_name=str(mistral_folder), task="fact-checking", embed_batch_size=7)
+    again = pickle.loads(pickle.dumps(named))
+    assert again.to_dict() == named.to_dict() and again.task == TASKS["fact-checking"]
+    assert again.get_query_embedding("ሰላም") == named.get_query_embedding("ሰላም")
+    with pytest.raises(TypeError, match="give it model_name="):
+        pickle.dumps(TaskEmbedding(encoder=HashEncoder()))
+
+
+def test_a_task_is_not_changed_by_half():
+    embedding = TaskEmbedding(encoder=HashEncoder())
+    with pytest.raises(ValueError, match="frozen"):
+        embedding.task_name = "fact-checking"

@@ -208,6 +208,34 @@ def test_a_bundle_s_own_embedding_is_used(store: Store, picky: PickyEncoder) -> 
     assert picky.prompts == []
 
 
+def test_a_bundle_that_says_what_to_embed_is_searched_by_its_mean(store: Store, picky: PickyEncoder) -> None:
+    """As HyDE's, whose answers are made up by a language model."""
+    from llama_index.core.schema import QueryBundle
+
+    retriever = TaskRetriever(Retriever(store, picky), mode="dense", k=1)
+    [node] = retriever.retrieve(QueryBundle("?", custom_embedding_strs=[AMHARIC[0], AMHARIC[0], THAI[1]]))
+    assert node.get_content() == AMHARIC[0]
+    assert picky.prompts == [retriever.task.prompt(text) for text in (AMHARIC[0], AMHARIC[0], THAI[1])]
+
+
+@pytest.mark.parametrize("lang", ["und", None])
+def test_words_find_what_has_no_language_beside_what_has(store: Store, picky: PickyEncoder, lang: str | None) -> None:
+    part = passage("QX-9931-ZT 12.50 EUR", lang or "und")
+    row = picky.encode_passages(["zebra quagga okapi"])  # the embedder is of no help
+    store.upsert([part], row)
+    if lang is None:  # as LlamaIndex adds it
+        store._client.delete_payload(store.collection, keys=["lang"], points=[part.id])
+    query = "What does the library charge for QX-9931-ZT?"
+    assert texts(Retriever(store, picky).search(query, mode="sparse"))[0] == part.text
+    assert part.text in texts(Retriever(store, picky).search(query, k=3))
+    assert part.text not in texts(Retriever(store, picky).search(query, lang="en"))
+
+
+def test_what_is_not_finite_is_no_query(store: Store, picky: PickyEncoder) -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        Retriever(store, picky).search_batch(["q"], embeddings=np.full((1, picky.dimension), np.nan, np.float32))
+
+
 # ---------------------------------------------------------------------- a task per request
 
 
