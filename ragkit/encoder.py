@@ -233,7 +233,7 @@ class LocalEncoder:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", FutureWarning)  # peft 0.21 asks transformers by an old name
                     model = PeftModel.from_pretrained(model.float(), str(adapter)).merge_and_unload()
-            digest += weights_digest(adapter)
+            digest += weights_digest(adapter) + _scale(adapter)
         if context:
             digest += repr(context)
         encoder = cls(
@@ -263,7 +263,7 @@ class LocalEncoder:
     def encode_queries(self, queries: Sequence[str], task: Task) -> np.ndarray:
         """Embeddings (N, D) of ``task.prompt(query)``: float32, unit rows, in the order given."""
         self.share(task)
-        return self._encode([task.prompt(query) for query in queries], "queries")
+        return self._encode(_prompts(queries, task), "queries")
 
     def encode_passages(self, passages: Sequence[str]) -> np.ndarray:
         """Embeddings (N, D) of the bare passages: float32, unit rows, in the order given."""
@@ -280,7 +280,7 @@ class LocalEncoder:
     def encode_states(self, queries: Sequence[str], task: Task) -> np.ndarray:
         """:meth:`encode_queries` before their length is made one, (N, D): a classifier may read the length too."""
         self.share(task)
-        return self._encode([task.prompt(query) for query in queries], "queries", unit=False)
+        return self._encode(_prompts(queries, task), "queries", unit=False)
 
     def share(self, task: Task) -> None:
         """Compute the tokens that all prompts of ``task`` begin with once: from now on rows that begin with them go on
@@ -317,8 +317,7 @@ class LocalEncoder:
         yield from groups.items()
 
     def _encode(self, texts: Sequence[str], kind: str, *, unit: bool = True) -> np.ndarray:
-        if isinstance(texts, str):
-            raise TypeError(f"{kind} must be a list of texts, got one string ({texts[:40]!r}): wrap it in a list")
+        _refuse_one_string(texts, kind)
         tokens = self.tokenize(texts)
         out = self.encode_rows(tokens.ids, unit=unit)
         if tokens.truncated:
@@ -326,6 +325,24 @@ class LocalEncoder:
                 self.truncated += tokens.truncated
             log.warning("%d of %d %s cut to %d tokens", tokens.truncated, len(texts), kind, self.max_length)
         return out
+
+
+def _scale(adapter: Path) -> str:
+    """What an adapter's update is multiplied by, as part of its digest. 2, every recipe's, says nothing: what was
+    stored before this was told apart stays."""
+    told = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
+    scale = told["lora_alpha"] / (told["r"] ** 0.5 if told.get("use_rslora") else told["r"])
+    return "" if scale == 2 else f" * {scale}"
+
+
+def _prompts(queries: Sequence[str], task: Task) -> list[str]:
+    _refuse_one_string(queries, "queries")
+    return [task.prompt(query) for query in queries]
+
+
+def _refuse_one_string(texts: Sequence[str], kind: str) -> None:
+    if isinstance(texts, str):
+        raise TypeError(f"{kind} must be a list of texts, got one string ({texts[:40]!r}): wrap it in a list")
 
 
 def base_source(name: str | Path) -> str:

@@ -145,6 +145,8 @@ def test_no_texts(mistral: LocalEncoder):
 def test_one_string_is_not_a_list(mistral: LocalEncoder):
     with pytest.raises(TypeError, match="wrap it in a list"):
         mistral.encode_passages("oops")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="queries must be a list of texts"):
+        mistral.encode_queries("oops", TASKS["web-search"])  # type: ignore[arg-type]
 
 
 def test_pooling_takes_the_last_real_token_though_pad_is_eos():

@@ -197,6 +197,28 @@ def test_what_is_mtebs_alone_is_refused_without_it(data: Path, tmp_path: Path, o
     assert not (tmp_path / "o.json").exists()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--queries", "5", "--suite", "beir"], ["--pool", "--suite", "beir"], ["--passages", "5", "--data", "d"],
+        ["--mode", "sparse", "--store", "dense", "--harness", "mteb", "--data", "d"],
+        ["--prompts", "none", "--mode", "sparse", "--harness", "mteb", "--data", "d"],
+        ["--rerank-prompted", "--store", "dense", "--harness", "mteb", "--data", "d"],
+    ],
+)  # fmt: skip
+def test_what_would_say_nothing_is_refused(tmp_path: Path, options: list[str]):
+    done = CliRunner().invoke(app, ["evaluate", "--out", str(tmp_path / "o"), *options], env={"COLUMNS": "200"})
+    assert done.exit_code == 2 and f"{options[0]}: says nothing beside" in done.output
+
+
+@pytest.mark.parametrize(
+    ("lang", "passages"),
+    [("sw", "sw"), ("en-zh", "zh"), ("zh-Hant", "zh"), ("en-zh-Hant", "zh"), ("eng-zho-TW", "zh"), ("en-US", "en")],
+)
+def test_the_language_of_passages(lang: str, passages: str):
+    assert e.RetrievalSet("s", lang, {}, {}, {}).passage_lang.partition("-")[0] == passages
+
+
 @pytest.mark.parametrize(("option", "code"), [(["--mode", "x"], 2), (["--task", "x"], 2), (["--only", "none"], 1)])
 def test_wrong_usage_and_failed_work(data: Path, tmp_path: Path, option: list[str], code: int):
     arguments = ["evaluate", "--mode", "sparse", "--data", str(data), "--out", str(tmp_path / "o.json"), *option]

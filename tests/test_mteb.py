@@ -386,4 +386,4 @@ def test_the_command(data: Path, tmp_path: Path):  # noqa: F811
     assert call("--data", str(data), "--suite", "beir").exit_code == 2
     assert call("--suite", "none").exit_code == 1
     assert call("--data", str(data), "--only", "none").exit_code == 1
-    assert "dense-x" in call("--data", str(data), "--store", "dense-x").output
+    assert "dense-x" in call("--data", str(data), "--mode", "dense", "--store", "dense-x").output

@@ -209,3 +209,32 @@ def test_packaged_peers_where_they_are_installed(peer: str):
     found = encoder.encode_queries(["When can I borrow a book?", "Where does the boat go from?"], TASK) @ rows.T
     assert list(found[:, :2].argmax(1)) == [0, 1]
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+
+
+def test_what_makes_an_embedding_is_in_its_fingerprint(tmp_path: Path):
+    """Else caches and results hand out what another model said."""
+    from ragkit.encoder import _scale
+
+    def digest(pooling: str, dense: bytes) -> str:
+        for part, name, content in (("", "model.safetensors", b"w"), ("2_Dense", "model.safetensors", dense)):
+            (tmp_path / part).mkdir(exist_ok=True)
+            (tmp_path / part / name).write_bytes(content)
+        (tmp_path / "1_Pooling").mkdir(exist_ok=True)
+        (tmp_path / "1_Pooling" / "config.json").write_text(pooling)
+        return peers._digest(tmp_path)
+
+    assert len({digest("mean", b"1"), digest("lasttoken", b"1"), digest("mean", b"2")}) == 3
+    assert digest("mean", b"1") == digest("mean", b"1")
+
+    def scale(**config: Any) -> str:
+        (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+        return _scale(tmp_path)
+
+    assert scale(r=16, lora_alpha=32) == scale(r=4, lora_alpha=8) == scale(r=16, lora_alpha=8, use_rslora=True) == ""
+    assert scale(r=16, lora_alpha=16) != scale(r=16, lora_alpha=64) != ""
+
+
+def test_a_model_is_called_as_its_folder_is_named(tmp_path: Path):
+    (tmp_path / "runs" / "model").mkdir(parents=True)
+    (tmp_path / "e5").symlink_to(tmp_path / "runs" / "model")
+    assert peers._name(tmp_path / "e5") == "e5" and peers._name(tmp_path / "runs" / "model" / "..") == "runs"

@@ -196,6 +196,22 @@ def test_a_server_that_is_not_the_folders_model_is_refused(model: LocalEncoder, 
         RemoteEncoder(url, folder=folder)
 
 
+def test_another_model_under_the_same_name_is_evaluated_anew(model: LocalEncoder, mistral_folder: Path):
+    from trainer.peers import open_model
+
+    torch.manual_seed(5)
+    other = LocalEncoder.load(mistral_folder, device="cpu", dtype=torch.float32, max_length=MAX_LENGTH)
+    with torch.no_grad():
+        other.model.embed_tokens.weight.normal_()  # type: ignore[union-attr,operator]
+    fingerprints = []
+    for served in (model, model, other):
+        with serving(foreign(served, "vllm")) as url:
+            name, encoder, _ = open_model(url)
+            fingerprints.append((name, encoder.fingerprint))
+    assert fingerprints[0] == fingerprints[1] and len({name for name, _ in fingerprints}) == 1
+    assert fingerprints[0] != fingerprints[2]
+
+
 def test_a_model_that_changes_under_way_is_refused(model: LocalEncoder):
     with serving_model(model) as url, RemoteEncoder(url) as remote:
         before, model.fingerprint = model.fingerprint, "0" * 16

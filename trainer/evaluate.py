@@ -54,9 +54,9 @@ class RetrievalSet:
 
     @property
     def passage_lang(self) -> str:
-        """BCP-47 language of the passages: ``yy`` of ``xx-yy``, unless that is a script (``zh-Hant``)."""
+        """BCP-47 language of the passages: ``yy`` of ``xx-yy`` or ``xx-yy-Hant``, but of ``zh-Hant`` it is ``zh``."""
         first, _, second = self.lang.partition("-")
-        return normalise_language(second if second.islower() else first) or UNDETERMINED
+        return normalise_language(second if second.partition("-")[0].islower() else first) or UNDETERMINED
 
     def sample(self, queries: int, passages: int) -> RetrievalSet:
         """A smaller set, the same at every run: the first ``queries`` by a hash of their ids, their relevant

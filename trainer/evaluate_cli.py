@@ -90,6 +90,18 @@ def evaluate(
     if harness == "own" and not suite and any(by_mteb.values()):
         asked_for = ", ".join(option for option, given in by_mteb.items() if given)
         raise typer.BadParameter("only with --harness mteb, or a --suite", param_hint=asked_for)
+    ignored = {
+        "--suite": {"--queries": queries, "--passages": passages, "--pool": pool} if suite else {},
+        "--store": {"--mode": mode != "dense"} if store else {},
+        "no --queries": {"--passages": passages} if not queries else {},
+        "--mode sparse": {"--prompts": prompts != "instruct"} if mode == "sparse" and not store else {},
+        "a store": {"--unit-classification": unit_classification, "--rerank-prompted": rerank_prompted}
+        if store or mode != "dense" else {},
+    }  # fmt: skip
+    for beside, options in ignored.items():
+        for option, given in options.items():
+            if given:
+                raise typer.BadParameter(f"says nothing beside {beside}: leave it out", param_hint=option)
     if bool(data) == bool(suite):
         raise typer.BadParameter("give the one or the other", param_hint="--data, --suite")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[logging.StreamHandler(sys.stderr)])
@@ -184,19 +196,12 @@ def _rows(
     from trainer.evaluate import CachedEncoder, NoEncoder
     from trainer.mteb_models import EncoderModel
     from trainer.mteb_store import Setup, StoreModel
-    from trainer.peers import Prefixed, open_model
+    from trainer.peers import Prefixed, open_model, server_of
 
     setups = [Setup.parse(name.strip()) for name in store.split(",") if name.strip()]
     if mode == "sparse" and not setups:
         return [StoreModel(NoEncoder(), "ragkit/bm25", Setup("sparse"))]
-    settings = Settings()  # RAGKIT_EMBEDDER_API_KEY, _NAME and _FOLDER, of a server
-    name, encoder, instructions = open_model(
-        model,
-        max_length=max_length,
-        api_key=settings.embedder_api_key,
-        served=settings.embedder_name,
-        folder=settings.embedder_folder or None,
-    )
+    name, encoder, instructions = open_model(model, max_length=max_length, **server_of(Settings()))
     kept: Encoder = CachedEncoder(encoder, cache) if cache else encoder
     if prompts != "instruct":
         if not instructions:

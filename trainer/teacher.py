@@ -35,11 +35,13 @@ class Teacher:
 
     @classmethod
     def open(cls, model: str, kept: Path, cut: Callable[[Sequence[str]], list[str]] = list) -> Teacher:
-        """``model`` is what ``trainer evaluate --model`` takes; its embeddings are kept in the file ``kept``."""
+        """``model`` is what ``trainer evaluate --model`` takes, a server by the same settings; its embeddings are kept
+        in ``kept``, a file."""
+        from ragkit.settings import Settings
         from trainer.evaluate import CachedEncoder
-        from trainer.peers import open_model
+        from trainer.peers import open_model, server_of
 
-        _, encoder, _ = open_model(model)
+        _, encoder, _ = open_model(model, **server_of(Settings()))
         return cls(CachedEncoder(encoder, kept, progress=False), cut)
 
     def cosines(self, batch: Batch, texts: Texts) -> Tensor:
