@@ -379,7 +379,8 @@ def test_public_sets_are_sources(tmp_path: Path):
         (Source("qa", "bitext.jsonl", "sts"), "record without the field 'query'"),
         (Source("qa", "/data/qa.jsonl", "sts"), "'/data/qa.jsonl' is an absolute path: write it from the data folder"),
         (Source("public", "hotpot"), "unknown public set 'hotpot'"),
-        (Source("public", "nli", where={"lang": "en"}), "'nli' is public, whose records `where` does not choose"),
+        (Source("public", "nli", where={"lang": "en"}), "'nli' is public, and has its own way with where"),
+        (Source("public", "nli", "sts", together=True), "its own way with instruction, together: leave that out"),
     ],
 )
 def test_errors_say_what_to_do(data: Path, source: Source, message: str):

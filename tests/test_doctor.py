@@ -215,7 +215,7 @@ def test_a_damaged_export_is_named_by_the_program_that_reads_it(
 def test_what_was_not_compared_is_not_well(folder: Path, tmp_path: Path, target: str):
     found = list(examine(target or str(tmp_path), model=str(folder)))
     [failed] = [finding for finding in found if finding.status == "failed"]
-    assert failed.check == "vectors" and "was not compared" in failed.told and "http://" in failed.told
+    assert failed.check == "vectors" and "was not compared" in failed.text and "http://" in failed.text
 
 
 # ---- the command

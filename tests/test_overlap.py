@@ -86,6 +86,24 @@ def test_what_stands_beside_the_texts_of_examples_is_no_text(tmp_path: Path):
     assert found.sets["own/zh"].total == 2
 
 
+def test_passages_within_a_record_are_compared_too(sets: Path, tmp_path: Path):
+    """As Tevatron's files have them, which the paper's recipe reads."""
+    texts = list(PASSAGES.values())
+    own = {"docid": "1", "title": "", "text": texts[0]}
+    half = " ".join(texts[1].split()[:4]), " ".join(texts[1].split()[4:])
+    records = [
+        {"query": "x", "positive_passages": [own], "negative_passages": []},
+        {"query": "x", "positive_passages": [{"docid": "2", "title": half[0], "text": half[1]}]},
+        {"query": "x", "positive_passages": [{"docid": "3", "title": "Ferry", "text": "is not known to any set"}]},
+    ]
+    data = lines(tmp_path / "train.jsonl", records)
+    found = report([data], [sets], tmp_path / "clean")
+    assert [line for _, line, _ in found.records] == [1, 2]
+    assert [r["positive_passages"] for r in read_records(tmp_path / "clean" / "train.jsonl")] == [
+        records[2]["positive_passages"]
+    ]
+
+
 def test_sets_named_by_their_own_folders(sets: Path, tmp_path: Path):
     data = lines(tmp_path / "train.jsonl", [{"query": QUESTION}])
     found = report([data], [sets / "ferry" / "en", sets / "ferry" / "th" / "queries.jsonl"])

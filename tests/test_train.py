@@ -18,9 +18,10 @@ import yaml
 from conftest import SCRIPTS, write_pairs
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
+from transformers import TrainingArguments
 
 from ragkit import TASKS, Task
-from ragkit.encoder import LocalEncoder, plain_ids, tokenize
+from ragkit.encoder import LocalEncoder, ModelInfo, plain_ids, tokenize
 from ragkit.forward import embed
 from ragkit.sparse import well_formed
 from trainer import checkpoints
@@ -28,11 +29,11 @@ from trainer.config import RECIPES, TrainConfig, recipe_path, same_run
 from trainer.data import Source, TrainingExample
 from trainer.embedder import deal, deal_alike, embed_rows
 from trainer.lock import locked
-from trainer.loop import EmbedTrainer, Metrics, Tally
+from trainer.loop import EmbedTrainer, Metrics, Tally, collate, whole_weights
 from trainer.loss import distil, info_nce
 from trainer.plan import Batch, Plan, batch_texts
 from trainer.teacher import Teacher, first_tokens
-from trainer.train import build, train
+from trainer.train import _arguments, build, train
 
 WORDS = [f"{word} {n}" for n, word in enumerate([*SCRIPTS.values(), "alpha", "beta", "gamma", "delta", "iota"] * 4)]
 
@@ -328,6 +329,58 @@ def test_a_run_killed_before_a_checkpoint_is_sealed_has_the_one_before(
     with pytest.raises(KeyboardInterrupt):
         train(dataclasses.replace(config, keep_checkpoints=1), data, tmp_path)
     assert checkpoints.last_complete(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "checkpoint-2"
+
+
+def test_a_finished_run_keeps_the_threshold_that_was_written_into_its_model(
+    config: TrainConfig, data: Path, run: Path, tmp_path: Path
+):
+    again = shutil.copytree(run, tmp_path / "again")
+    info = again / "model" / "ragkit.json"
+    told = json.loads(info.read_text("utf-8")) | {"answer_threshold": 0.61}
+    info.write_text(json.dumps(told), "utf-8")
+    (again / "model" / checkpoints.WEIGHTS).unlink()  # the run was cut off before its end
+    train(config, data, again, report_to=())
+    assert json.loads(info.read_text("utf-8")) == told and (again / "model" / checkpoints.WEIGHTS).exists()
+
+
+def test_a_model_reads_as_much_as_it_was_trained_on(config: TrainConfig, data: Path, tmp_path: Path):
+    long = dataclasses.replace(config, max_passage_tokens=600, max_steps=1)
+    model = train(long, data, tmp_path / "long", report_to=())
+    assert ModelInfo.read(model).max_length == 600
+    successor = dataclasses.replace(config, start=str(model), max_steps=1, seed=2)
+    assert ModelInfo.read(train(successor, data, tmp_path / "next", report_to=())).max_length == 600
+
+
+def test_no_batch_of_several_is_dropped():
+    with pytest.raises(ValueError, match="too many values"):
+        collate([None, None])  # type: ignore[list-item]
+
+
+def test_one_gpu_of_several_is_used(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class OnFour(TrainingArguments):
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            self._n_gpu = 4
+
+    monkeypatch.setattr("trainer.train.TrainingArguments", OnFour)
+    assert _arguments(config, tmp_path, ()).train_batch_size == 1  # Trainer's: one batch of ours a step
+
+
+def test_a_teacher_s_weights_are_not_dealt_out():
+    from transformers.integrations import deepspeed
+
+    class Zero:
+        def is_zero3(self) -> bool:
+            return True
+
+    zero = Zero()
+    deepspeed.set_hf_deepspeed_config(zero)
+    try:
+        with whole_weights(SimpleNamespace(hf_deepspeed_config=zero)):
+            assert not deepspeed.is_deepspeed_zero3_enabled()
+        assert deepspeed.is_deepspeed_zero3_enabled()
+    finally:
+        deepspeed.unset_hf_deepspeed_config()
 
 
 def test_checkpoints_average(run: Path, tmp_path: Path):

@@ -53,9 +53,10 @@ def sweep(checkpoints: Path) -> None:
 
 
 def copy_model(checkpoint: Path, folder: Path) -> None:
-    """The model folder of a checkpoint: what LocalEncoder reads of it."""
+    """The model folder of a checkpoint: what LocalEncoder reads of it. Settings that are there stay, with the threshold
+    that somebody wrote into them."""
     folder.mkdir(exist_ok=True)
-    for name in (WEIGHTS, *SETTINGS):
+    for name in (WEIGHTS, *(name for name in SETTINGS if not (folder / name).exists())):
         shutil.copy(checkpoint / name, folder / name)
 
 

@@ -295,8 +295,9 @@ def _groups(source: Source, data: Path, where: _Where) -> Iterator[tuple[str, fl
     if source.kind == "public":
         from trainer.public import HUB, PUBLIC_SETS, groups  # with `datasets`, which only these need
 
-        if source.where:
-            raise ValueError(f"source {source.path!r} is public, whose records `where` does not choose: leave it out")
+        if told := [knob for knob in ("where", "instruction", "together", "by_page") if getattr(source, knob)]:
+            knobs = ", ".join(told)
+            raise ValueError(f"source {source.path!r} is public, and has its own way with {knobs}: leave that out")
         mirror = data / "hub"  # OWNER/NAME/files, for machines that are offline
         for pattern in patterns:
             for name, stream in groups(pattern, root=str(mirror) if mirror.is_dir() else HUB):

@@ -11,7 +11,8 @@ import json
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
-from ragkit.encoder import LocalEncoder, ModelInfo, room_for_text, tokenize
+from ragkit.encoder import LocalEncoder, ModelInfo, base_source, room_for_text, tokenize
 from ragkit.forward import ATTENTION
 from ragkit.task import TASKS, Task
 from trainer import checkpoints
@@ -49,13 +50,31 @@ class Steps(torch.utils.data.Dataset[Batch]):
         return self.plan[item // self.devices]
 
 
+@contextmanager
+def whole_weights(args: Any) -> Iterator[None]:
+    """What is loaded in the block is not this run's model: transformers would deal its weights out to the devices, as
+    ZeRO-3 does, and no engine would ever gather them."""
+    from transformers.integrations import deepspeed
+
+    zero = getattr(args, "hf_deepspeed_config", None)
+    if zero is None:
+        yield
+        return
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed.set_hf_deepspeed_config(zero)
+
+
 def teacher_memory(args: Any) -> Path:
     """One file a process: they write at the same time."""
     return Path(str(args.output_dir)).parent / f"teacher-{args.process_index}.sqlite"
 
 
 def collate(items: list[Batch]) -> dict[str, Any]:
-    return {"batch": items[0]}
+    [batch] = items  # else steps would be lost
+    return {"batch": batch}
 
 
 @dataclass
@@ -77,7 +96,10 @@ class EmbedTrainer(Trainer):
     def __init__(self, config: TrainConfig, encoder: LocalEncoder, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.config = config
-        self.tokenizer, self.max_length = encoder.tokenizer, encoder.max_length
+        self.tokenizer = encoder.tokenizer
+        started = ModelInfo.read(Path(base_source(config.start))).max_length if config.start else 0
+        read = (encoder.max_length, started, config.max_query_tokens, config.max_passage_tokens)
+        self.max_length = max(read)  # of the model that comes of it: no less than it was trained on
         self.tally = Tally()
         self.chunk_tokens, self.keep_tokens = config.chunk_tokens, config.keep_tokens
         decoder: Any = encoder.model
@@ -90,7 +112,8 @@ class EmbedTrainer(Trainer):
         if config.teacher:
             read = room_for_text(encoder.tokenizer, config.max_passage_tokens)
             cut = partial(first_tokens, encoder.tokenizer, count=read)
-            self.teacher = Teacher.open(config.teacher, teacher_memory(self.args), cut)
+            with whole_weights(self.args):
+                self.teacher = Teacher.open(config.teacher, teacher_memory(self.args), cut)
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

@@ -166,8 +166,15 @@ def _texts_of_sets(folders: Sequence[Path]) -> Iterator[tuple[str, str, str]]:
 
 
 def _strings(record: Mapping[str, Any]) -> Iterator[str]:
+    """Texts at any depth; title and text of a passage within as one, as they are read."""
     for key, value in record.items():
-        yield from (t for t in (value if isinstance(value, list) else [value]) if _is_text(key, t))
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, Mapping):
+                parts = [item[part] for part in ("title", "text") if isinstance(item.get(part), str)]
+                rest = {name: inner for name, inner in item.items() if name not in ("title", "text")}
+                yield from _strings({"text": " ".join(parts), **rest})
+            elif _is_text(key, item):
+                yield item
 
 
 def _is_text(key: str, value: Any) -> bool:

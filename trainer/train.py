@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ from trainer.layers import lay_out
 from trainer.lock import locked
 from trainer.loop import EmbedTrainer, Metrics, Steps, collate
 from trainer.plan import Plan, plan_of
+
+log = logging.getLogger(__name__)
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -114,7 +117,7 @@ def _dtype(config: TrainConfig) -> torch.dtype:
 
 def _arguments(config: TrainConfig, out: Path, report_to: Sequence[str]) -> TrainingArguments:
     dtype = _dtype(config)
-    return TrainingArguments(
+    made = TrainingArguments(
         output_dir=str(out / "checkpoints"),
         per_device_train_batch_size=1,  # one item is one batch of examples
         num_train_epochs=config.epochs,
@@ -138,6 +141,10 @@ def _arguments(config: TrainConfig, out: Path, report_to: Sequence[str]) -> Trai
         seed=config.seed,
         train_sampling_strategy="sequential",  # the plan is shuffled already
     )
+    if made.n_gpu > 1:  # Trainer would split a batch among them by DataParallel
+        log.warning("one of %d GPUs is used: start it by torchrun --nproc_per_node %d for all", made.n_gpu, made.n_gpu)
+        made._n_gpu = 1
+    return made
 
 
 def _on_cpu(config: TrainConfig) -> bool:
