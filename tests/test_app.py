@@ -396,8 +396,8 @@ def test_the_guards_of_the_server(url: str):
     [
         (AppSettings(read_only=True), b"x", 403),
         (AppSettings(uploads_bytes=3000), b"x" * 4000, 507),
-        (AppSettings(uploads_bytes=3000), b"x" * 1500, 200),  # and then:
-        (AppSettings(uploads_bytes=3000), b"y" * 1500, 507),
+        (AppSettings(uploads_bytes=3000), b"x" * 1600, 200),  # and then:
+        (AppSettings(uploads_bytes=3000), b"y" * 1600, 507),
     ],
 )
 def test_uploads_do_not_fill_the_disk(
