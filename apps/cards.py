@@ -254,7 +254,7 @@ def holdings(status: Status, words: Words) -> Html:
     ]
     if status.bytes is not None:
         facts.append(("documents.size", words("documents.megabytes", value=words.number(status.bytes / 1e6, 1))))
-    return tag("dl", [[tag("dt", words(name)), tag("dd", value)] for name, value in facts], cls="rk-facts")
+    return tag("dl", [tag("div", tag("dt", words(name)), tag("dd", value)) for name, value in facts], cls="rk-facts")
 
 
 def report(
