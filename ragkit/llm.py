@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import logging
 import os
 import random
 import time
@@ -27,6 +28,9 @@ from pydantic import SecretStr
 from ragkit.endpoint import STRUCTURED, Endpoint, Reply, reply_of, request_body
 from ragkit.pace import LONGEST, Pace, retry_after
 
+log = logging.getLogger(__name__)
+
+_NOT_TAKEN = (None, "", "unsupported_parameter", "unsupported_value")  # error codes; a value out of range is another
 _OTHERWISE = {"max_tokens": "max_completion_tokens", "temperature": "", "top_p": ""}  # fields, and their other names
 _DENIALS = 5  # requests turned down, and none answered, that show an endpoint to be set up wrongly
 
@@ -77,9 +81,9 @@ class Chat:
         refusals = failures = 0
         begun = time.monotonic()
         while True:
-            tries = refusals + failures + 1
+            tries, sent = refusals + failures + 1, self._asked
             try:
-                reply = await self._try(messages, schema, forms[0])
+                reply = await self._try(sent, messages, schema, forms[0])
             except openai.APIStatusError as error:
                 status, said = error.status_code, self._said(error)
                 if status == 429 and error.code != "insufficient_quota":
@@ -93,7 +97,7 @@ class Chat:
                     continue
                 if status in (401, 403, 404, 429):
                     raise EndpointDown(f"{self.endpoint.label} answers {said}", permanent=True, tries=tries) from None
-                if self._learns(error):
+                if self._learns(error, sent):
                     continue
                 if status in (400, 422) and len(forms) > 1 and error.code != "content_filter":
                     forms = forms[1:]  # perhaps the server does not know this form
@@ -121,13 +125,14 @@ class Chat:
         client = self._client.with_options(max_retries=min(3, self.endpoint.retries))
 
         async def begun() -> Any:
-            body = request_body(self._asked, messages)
+            sent = self._asked
+            body = request_body(sent, messages)
             try:
                 return await client.chat.completions.create(
                     model=body.pop("model"), messages=body.pop("messages"), stream=True, extra_body=body
                 )
             except openai.APIStatusError as error:
-                if self._learns(error):
+                if self._learns(error, sent):
                     return await begun()
                 raise
 
@@ -152,8 +157,9 @@ class Chat:
         if finish is None:
             raise ChatError(f"the answer of {self.endpoint.label} broke off")
 
-    async def _try(self, messages: Sequence[Mapping[str, str]], schema: Mapping[str, Any] | None, form: str) -> Reply:
-        e = self._asked
+    async def _try(
+        self, e: Endpoint, messages: Sequence[Mapping[str, str]], schema: Mapping[str, Any] | None, form: str
+    ) -> Reply:
         await self.pace.start()
         headers: Mapping[str, str] | None = None
         try:
@@ -170,15 +176,24 @@ class Chat:
         finally:
             self.pace.end(headers, tokens=self._typical)
 
-    def _learns(self, error: openai.APIStatusError) -> bool:
-        """Whether the server named a field that this model does not take, as OpenAI's reasoning models do not: it goes
-        under its other name, or not at all, from now on. What the endpoint's ``extra`` says stays."""
+    def _learns(self, error: openai.APIStatusError, sent: Endpoint) -> bool:
+        """Whether the server named a field of ``sent`` that this model does not take, as OpenAI's reasoning models do
+        not: it goes under its other name, or not at all, from now on. What the endpoint's ``extra`` says stays."""
         field = error.param
-        if error.status_code != 400 or field not in _OTHERWISE or field in self._asked.extra:
+        if error.status_code != 400 or error.code not in _NOT_TAKEN or field not in _OTHERWISE:
             return False
-        other = _OTHERWISE[field]
-        instead = {field: None} | ({other: self.endpoint.max_tokens} if other else {})
-        self._asked = dataclasses.replace(self._asked, extra=instead | dict(self._asked.extra))
+        if field in sent.extra:
+            return False  # the user's own word, or what was learnt did not help
+        if field not in self._asked.extra:  # else another request has learnt it meanwhile
+            other = _OTHERWISE[field]
+            instead = {field: None} | ({other: self.endpoint.max_tokens} if other else {})
+            self._asked = dataclasses.replace(self._asked, extra=instead | dict(self._asked.extra))
+            log.warning(
+                "%s takes no %s: asked %s from now on",
+                self.endpoint.label,
+                field,
+                f"by {other}" if other else "without",
+            )
         return True
 
     def _denial(self, said: str, tries: int) -> ChatError:

@@ -240,6 +240,26 @@ def test_a_field_that_the_model_does_not_take_goes_under_its_other_name(serve: C
         ask(Endpoint("m", base_url=server.url, api_key_env="", extra={"max_tokens": 9}))
 
 
+def test_requests_under_way_learn_it_together(serve: Callable[..., Script]):
+    def strict(body: dict[str, Any]) -> Answer:
+        return error(400, "no", param="max_tokens") if "max_tokens" in body else good("{}")
+
+    async def run(endpoint: Endpoint) -> list[Reply]:
+        async with Chat(endpoint) as chat:
+            return await asyncio.gather(*(chat.chat(MESSAGES, SCHEMA) for _ in range(4)))
+
+    server = serve(strict)
+    assert len(asyncio.run(run(Endpoint("m", base_url=server.url, api_key_env="", retries=0)))) == 4
+    assert {body["response_format"]["type"] for body in server.seen} == {"json_schema"}
+
+
+def test_a_value_out_of_range_is_the_users_to_mend(serve: Callable[..., Script]):
+    server = serve(error(400, "above the maximum", param="temperature", code="decimal_above_max_value"))
+    with pytest.raises(ChatError, match="above the maximum"):
+        ask(Endpoint("m", base_url=server.url, api_key_env="", temperature=3.0))
+    assert len(server.seen) == 1
+
+
 def test_a_stream_finds_them_too(serve: Callable[..., Script]):
     def strict(body: dict[str, Any]) -> Answer:
         if "max_tokens" in body:
