@@ -54,10 +54,11 @@ def watch(
     for root in roots:
         sync.refuse_vanished(root)
 
-    def listen() -> Generator[set[watchfiles.main.FileChange]]:
+    def listen() -> tuple[dict[Path, _Identity | None], Generator[set[watchfiles.main.FileChange]]]:
         while True:
+            identities = {root: _identity(root) for root in roots}
             changes = watchfiles.watch(
-                *filter(Path.exists, roots),
+                *(root for root, there in identities.items() if there),
                 watch_filter=None,  # the default leaves out what editors make; find_files says which files count
                 debounce=int(wait * 1000),
                 rust_timeout=500,
@@ -70,21 +71,22 @@ def watch(
                 _ = next(changes, None)  # starts it
             except FileNotFoundError:  # a root went between the two
                 continue
-            return changes
+            return identities, changes
 
-    changes = listen()
+    known, changes = listen()
     yield sync([(root, root) for root in roots])
     gone: set[Path] = set()
     while (change := next(changes, None)) is not None:
-        gone |= {Path(path) for kind, path in change if kind is watchfiles.Change.deleted}.intersection(roots)
-        back = [root for root in roots if root in gone and root.exists()]
-        if back:  # a watcher follows what it began with, not what has its name now
-            before, changes = changes, listen()
+        # A watcher follows what it began with, not what has its name now; of a share that goes it is told nothing.
+        gone |= _deleted(change, roots) | {root for root in roots if _identity(root) != known[root]}
+        back = [root for root in roots if root in gone and _holds_something(root)]
+        if back:
+            before, (known, changes) = changes, listen()
             if (rest := next(before, None)) is None:  # ended while the new one started
                 return
             before.close()
+            gone = gone.difference(back) | _deleted(rest, roots)
             change |= rest
-            gone.difference_update(back)
         targets = [(root, root) for root in back]
         changed = {Path(path) for _, path in change}
         targets += [target for target in _targets(roots, changed) if target[0] not in back]
@@ -92,6 +94,31 @@ def watch(
             report = sync(targets)
             if report.added or report.changed or report.removed or report.skipped:
                 yield report
+
+
+_Identity = tuple[int, int]  # device and inode
+
+
+def _identity(root: Path) -> _Identity | None:
+    try:
+        found = root.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _deleted(change: Iterable[watchfiles.main.FileChange], roots: Iterable[Path]) -> set[Path]:
+    import watchfiles
+
+    return {Path(path) for kind, path in change if kind is watchfiles.Change.deleted}.intersection(roots)
+
+
+def _holds_something(root: Path) -> bool:
+    """A mount point without its share is an empty folder, and nobody's documents."""
+    try:
+        return root.is_file() or any(root.iterdir())
+    except OSError:
+        return False
 
 
 def _targets(roots: Sequence[Path], changed: Iterable[Path]) -> list[tuple[Path, Path]]:

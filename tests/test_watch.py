@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,6 +123,33 @@ def test_a_root_that_comes_back_is_followed_again(tmp_path: Path, store: Store, 
     until(reports, store, {"d.txt": "पुस्तकालय", "ማስታወሻ.txt": "ቤተ መጻሕፍት", "c.txt": "ห้องสมุด"})
     stop.set()
     assert list(reports) == []
+
+
+def test_a_share_that_is_mounted_again_is_followed(tmp_path: Path, store: Store, encoder: HashEncoder):
+    """Unmounting is no event, and leaves an empty folder under the same name."""
+    share = tmp_path / "share"
+    share.mkdir()
+
+    def mount() -> None:
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "ragkit", str(share)], capture_output=True)
+        if done.returncode:
+            pytest.skip("mounting takes root")
+        (share / "a.txt").write_text("図書館")
+
+    mount()
+    try:
+        stop = threading.Event()
+        reports = watch([share], store, encoder, wait=0.1, stop=stop, allow_empty=True)
+        assert counts(next(reports)) == (1, 0, 0, 0)
+        threading.Timer(1.5, mount).start()
+        subprocess.run(["umount", "--lazy", str(share)], check=True)
+        until(reports, store, {"a.txt": "図書館"})
+        threading.Timer(3, (share / "b.txt").write_text, ["مكتبة"]).start()
+        until(reports, store, {"a.txt": "図書館", "b.txt": "مكتبة"})
+        stop.set()
+        assert list(reports) == []
+    finally:
+        subprocess.run(["umount", "--lazy", str(share)], check=False)
 
 
 def test_targets(tmp_path: Path):
