@@ -13,6 +13,7 @@ import json
 import os
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -219,20 +220,33 @@ def _bounded(app: AppSettings) -> Callable[[Request, RequestResponseEndpoint], A
     """Gradio's upload takes files from whoever may see the page, and keeps them for hours: none where nothing may be
     added, else no more at a time than may be kept."""
 
+    turn = asyncio.Lock()
+    admitted = 0  # bytes of uploads under way
+
     def held() -> int:
-        return sum(f.stat().st_size for f in Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*") if f.is_file())
+        total = 0
+        for file in Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*"):
+            with suppress(FileNotFoundError):  # Gradio moves them
+                total += file.stat().st_size if file.is_file() else 0
+        return total
 
     async def guard(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        nonlocal admitted
         if request.url.path.rstrip("/") != "/gradio_api/upload":
             return await call_next(request)
         if app.read_only:
             return Response("nothing can be added here", 403)
-        length = request.headers.get("content-length", "")
-        if not length.isdecimal():
+        told = request.headers.get("content-length", "")
+        if not told.isdecimal() or "transfer-encoding" in request.headers:
             return Response("say how long it is (Content-Length)", 411)
-        if int(length) + await asyncio.to_thread(held) > app.uploads_bytes:
-            return Response("too much was uploaded lately: try again in an hour or two", 507)
-        return await call_next(request)
+        async with turn:
+            if int(told) + admitted + await asyncio.to_thread(held) > app.uploads_bytes:
+                return Response("too much was uploaded lately: try again in an hour or two", 507)
+            admitted += int(told)
+        try:
+            return await call_next(request)
+        finally:
+            admitted -= int(told)
 
     return guard
 

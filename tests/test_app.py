@@ -391,38 +391,48 @@ def test_the_guards_of_the_server(url: str):
         assert refused.status_code == 413
 
 
-@pytest.mark.parametrize(
-    ("settings", "sent", "status"),
-    [
-        (AppSettings(read_only=True), b"x", 403),
-        (AppSettings(uploads_bytes=3000), b"x" * 4000, 507),
-        (AppSettings(uploads_bytes=3000), b"x" * 1600, 200),  # and then:
-        (AppSettings(uploads_bytes=3000), b"y" * 1600, 507),
-    ],
-)
-def test_uploads_do_not_fill_the_disk(
-    settings: AppSettings, sent: bytes, status: int, tmp_path_factory: pytest.TempPathFactory,
-    monkeypatch: pytest.MonkeyPatch,
-):  # fmt: skip
-    from fastapi import FastAPI
-    from fastapi.testclient import TestClient
+def test_uploads_do_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from starlette.applications import Starlette
+    from starlette.middleware.base import BaseHTTPMiddleware
+    from starlette.responses import Response
+    from starlette.routing import Route
+    from starlette.testclient import TestClient
 
     from apps.site import _bounded
 
-    place = tmp_path_factory.getbasetemp() / "gradio"  # one for all four
-    place.mkdir(exist_ok=True)
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(place))
-    site = FastAPI()
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    together = threading.Barrier(2, timeout=10)
 
-    @site.post("/gradio_api/upload")
-    def upload() -> None:
-        (place / "kept").write_bytes(sent)
+    def served(settings: AppSettings) -> TestClient:
+        async def upload(request: Any) -> Response:
+            body = await request.body()
+            if body.startswith(b"slow"):
+                await asyncio.to_thread(together.wait)  # the other is asked meanwhile
+                await asyncio.to_thread(together.wait)
+            (tmp_path / uuid.uuid4().hex).write_bytes(body)
+            return Response()
 
-    site.middleware("http")(_bounded(settings))
-    with TestClient(site) as client:
-        assert client.post("/gradio_api/upload", content=sent).status_code == status
-        if status == 200:
-            assert client.post("/gradio_api/upload", content=iter([sent])).status_code == 411
+        site = Starlette(routes=[Route("/gradio_api/upload", upload, methods=["POST"])])
+        site.add_middleware(BaseHTTPMiddleware, dispatch=_bounded(settings))
+        return TestClient(site)
+
+    def send(client: TestClient, content: Any, **headers: str) -> int:
+        return client.post("/gradio_api/upload", content=content, headers=headers).status_code
+
+    with served(AppSettings(read_only=True)) as client:
+        assert send(client, b"x") == 403 and not list(tmp_path.iterdir())
+    with served(AppSettings(uploads_bytes=3000)) as client:
+        assert send(client, iter([b"x"])) == 411
+        assert send(client, iter([b"x" * 9000]), **{"content-length": "1", "transfer-encoding": "chunked"}) == 411
+        assert send(client, b"x" * 3001) == 507
+        with ThreadPoolExecutor(1) as apart:
+            slow = apart.submit(send, client, b"slow".ljust(1600))
+            together.wait()
+            assert send(client, b"x" * 1600) == 507
+            together.wait()
+            assert slow.result() == 200
+        assert send(client, b"x" * 1600) == 507 and send(client, b"x" * 1400) == 200
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) == 3000
 
 
 def test_programs_can_ask_too(url: str, chat: ChatServer):
