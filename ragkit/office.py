@@ -72,8 +72,8 @@ def _outline(pdf: Any) -> list[tuple[int, int, str]]:
 
 
 def read_docx(path: Path, limits: Limits) -> Iterator[Document]:
-    """Paragraphs and tables of the body in reading order, as they stand once every tracked change is accepted; a table
-    row is a line."""
+    """Paragraphs and tables of the body in reading order, with what was inserted under review and without what was
+    deleted; a table row is a line."""
     import docx
     from docx.text.paragraph import Paragraph
 
@@ -113,8 +113,23 @@ def _inner(element: Any, names: tuple[str, ...]) -> Iterator[Any]:
             yield from _inner(child, names)
 
 
-def _deleted(row: Any) -> bool:
-    return any(_local(fact) == "del" for child in row if _local(child) == "trPr" for fact in child)
+def _facts(element: Any, properties: str) -> dict[str, str]:
+    """What its ``trPr`` or ``tcPr`` says: name -> value."""
+    found = [fact for child in element if _local(child) == properties for fact in child]
+    return {_local(fact): next(iter(fact.attrib.values()), "") for fact in found}
+
+
+def _cells(row: Any, above: dict[int, str]) -> Iterator[str]:
+    column = 0
+    for cell in _inner(row, ("tc",)):
+        facts = _facts(cell, "tcPr")
+        if "cellDel" in facts:
+            continue
+        goes_on = facts.get("vMerge", "restart") != "restart"
+        above[column] = above.get(column, "") if goes_on else _word_text(cell).strip()
+        yield above[column]
+        span = facts.get("gridSpan", "")
+        column += int(span[:3]) if span.isdecimal() else 1
 
 
 def _word_text(element: Any) -> str:
@@ -124,8 +139,9 @@ def _word_text(element: Any) -> str:
         case "br":
             return "" if any(kind in ("page", "column") for kind in element.attrib.values()) else "\n"
         case "tbl":
-            rows = [row for row in _inner(element, ("tr",)) if not _deleted(row)]
-            return "\n".join(" | ".join(_word_text(cell).strip() for cell in _inner(row, ("tc",))) for row in rows)
+            above: dict[int, str] = {}  # what a cell that is merged downwards says in each row of its column
+            rows = [row for row in _inner(element, ("tr",)) if "del" not in _facts(row, "trPr")]
+            return "\n".join(" | ".join(_cells(row, above)) for row in rows)
         case "tc":
             return "\n".join(_word_text(block) for block in _inner(element, ("p", "tbl")))
         case "txbxContent":
