@@ -145,7 +145,9 @@ def _where(source: str, since: str, until: str, metadata: list[str] | None) -> W
             _ = day and moment(day)
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint=option) from error
-    path = Path(os.path.abspath(source)).as_posix() if source else ""  # noqa: PTH100  (as ingest: links not followed)
+    from ragkit.files import written
+
+    path = written(Path(os.path.abspath(source))) if source else ""  # noqa: PTH100  (as ingest: links not followed)
     return Where(path, since, until, wanted) if path or since or until or wanted else None
 
 

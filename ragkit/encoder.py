@@ -331,6 +331,8 @@ def _scale(adapter: Path) -> str:
     """What an adapter's update is multiplied by, as part of its digest. 2, every recipe's, says nothing: what was
     stored before this was told apart stays."""
     told = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
+    if not {"lora_alpha", "r"} <= told.keys():  # another of peft's adapters
+        return ""
     scale = told["lora_alpha"] / (told["r"] ** 0.5 if told.get("use_rslora") else told["r"])
     return "" if scale == 2 else f" * {scale}"
 

@@ -3,13 +3,13 @@
 Plain RRF makes hybrid worse than its better half where the halves differ: by 0.12 on Amharic, and across
 languages, where BM25 is nearly blind, 0.39 falls to 0.10. Three things mend that.
 
-1. BM25 ranks only the passages in the query's own language. Where there are none, or the query is a name
-   or a number in no language, it ranks all, but is heard on strong evidence only: its best has most of the
-   query's terms and clearly more than the tenth.
+1. BM25 ranks only the passages in the query's own language, or in none that is known. Where there are none, or
+   the query is a name or a number in no language, it ranks all, but is heard on strong evidence only: its best has
+   most of the query's terms and clearly more than the tenth.
 2. Each query weighs the two rankings anew: by how far the best of each stands out from the rest of its
    own ranking. A ranking that does not tell its first from its hundredth knows little.
 3. In a corpus of several languages the dense ranking decides which positions belong to the query's
-   language, and the fused ranking which passages take them, so that nothing in another language is pushed
+   language (or to none), and the fused ranking which passages take them, so that nothing in another language is pushed
    down for want of shared words. Only with strong evidence does the fused best go to the top.
 
 ndcg@10 with `mini` on samples (40 queries, 60 passages) of the dev sets, 29 in one language and 8 across two;

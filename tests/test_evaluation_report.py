@@ -281,7 +281,7 @@ def test_other_data_are_not_compared_though_the_queries_are_the_same(tmp_path: P
     put(tmp_path, "bm25", "set", {"sw": 0.5}, queries={"sw": [0.5] * 9})
     put(tmp_path, "mini", "set", {"sw": 0.7}, queries={"sw": [0.7] * 9}, data="2")
     table = tables(tmp_path, "bm25")["one-language-against-bm25"]
-    assert table.rows == () and "mini on set sw, whose data are not those of bm25" in table.remarks[0]
+    assert table.rows == () and "mini on set sw, whose data or task are not those of bm25" in table.remarks[0]
 
 
 def test_names_that_are_nobodys(tmp_path: Path):

@@ -231,6 +231,7 @@ def test_what_makes_an_embedding_is_in_its_fingerprint(tmp_path: Path):
         return _scale(tmp_path)
 
     assert scale(r=16, lora_alpha=32) == scale(r=4, lora_alpha=8) == scale(r=16, lora_alpha=8, use_rslora=True) == ""
+    assert scale(peft_type="IA3") == ""
     assert scale(r=16, lora_alpha=16) != scale(r=16, lora_alpha=64) != ""
 
 

@@ -89,12 +89,17 @@ def test_what_stands_beside_the_texts_of_examples_is_no_text(tmp_path: Path):
 def test_passages_within_a_record_are_compared_too(sets: Path, tmp_path: Path):
     """As Tevatron's files have them, which the paper's recipe reads."""
     texts = list(PASSAGES.values())
-    own = {"docid": "1", "title": "", "text": texts[0]}
+    own = {"docid": "1", "title": "Ferry", "text": texts[0]}
+    slots = {"slots": {"clarity": texts[0]}}
     half = " ".join(texts[1].split()[:4]), " ".join(texts[1].split()[4:])
     records = [
         {"query": "x", "positive_passages": [own], "negative_passages": []},
         {"query": "x", "positive_passages": [{"docid": "2", "title": half[0], "text": half[1]}]},
-        {"query": "x", "positive_passages": [{"docid": "3", "title": "Ferry", "text": "is not known to any set"}]},
+        {
+            "query": "x",
+            "positive_passages": [{"docid": "3", "title": "Ferry", "text": "is not known to any set"}],
+            **slots,
+        },
     ]
     data = lines(tmp_path / "train.jsonl", records)
     found = report([data], [sets], tmp_path / "clean")

@@ -57,7 +57,8 @@ def copy_model(checkpoint: Path, folder: Path) -> None:
     that somebody wrote into them."""
     folder.mkdir(exist_ok=True)
     for name in (WEIGHTS, *(name for name in SETTINGS if not (folder / name).exists())):
-        shutil.copy(checkpoint / name, folder / name)
+        shutil.copy(checkpoint / name, folder / f"{name}.new")
+        (folder / f"{name}.new").replace(folder / name)  # whole, or not at all
 
 
 def average(folders: Sequence[Path], out: Path) -> Path:

@@ -77,7 +77,9 @@ def _paired(grid: Grid, base: ModelScores) -> tuple[dict[tuple[str, Line], list[
             if own.keys() != theirs.keys():
                 refused.append(f"Not compared: {m.label} on {line.label}, whose queries are not those of {base.label}")
             elif m.data.get(line.task) != base.data.get(line.task):
-                refused.append(f"Not compared: {m.label} on {line.label}, whose data are not those of {base.label}")
+                refused.append(
+                    f"Not compared: {m.label} on {line.label}, whose data or task are not those of {base.label}"
+                )
             elif apart := [x.label for x in (m, base) if not _agrees(grid, x, line)]:
                 refused.append(
                     f"Not compared: {line.label}, where the queries of {apart[0]} do not average to its score"

@@ -166,13 +166,14 @@ def _texts_of_sets(folders: Sequence[Path]) -> Iterator[tuple[str, str, str]]:
 
 
 def _strings(record: Mapping[str, Any]) -> Iterator[str]:
-    """Texts at any depth; title and text of a passage within as one, as they are read."""
+    """Texts at any depth; of a passage within also its title and text as one, as they are read."""
     for key, value in record.items():
+        if key in NOT_TEXT:
+            continue
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, Mapping):
-                parts = [item[part] for part in ("title", "text") if isinstance(item.get(part), str)]
-                rest = {name: inner for name, inner in item.items() if name not in ("title", "text")}
-                yield from _strings({"text": " ".join(parts), **rest})
+                parts = [item[part] for part in ("title", "text") if isinstance(item.get(part), str) and item[part]]
+                yield from _strings({"both": " ".join(parts) if len(parts) > 1 else "", **item})
             elif _is_text(key, item):
                 yield item
 
