@@ -119,17 +119,24 @@ def _facts(element: Any, properties: str) -> dict[str, str]:
     return {_local(fact): next(iter(fact.attrib.values()), "") for fact in found}
 
 
-def _cells(row: Any, above: dict[int, str]) -> Iterator[str]:
-    column = 0
+def _cells(row: Any, facts: dict[str, str], above: dict[int, str]) -> list[str]:
+    """The row's cells; one that is merged with the cell above says again what stands there, if that is a label."""
+    cells, column = list[str](), _number(facts.get("gridBefore", ""), 0)
     for cell in _inner(row, ("tc",)):
         facts = _facts(cell, "tcPr")
-        if "cellDel" in facts:
-            continue
-        goes_on = facts.get("vMerge", "restart") != "restart"
-        above[column] = above.get(column, "") if goes_on else _word_text(cell).strip()
-        yield above[column]
-        span = facts.get("gridSpan", "")
-        column += int(span[:3]) if span.isdecimal() else 1
+        if facts.get("vMerge", "restart") == "restart":
+            text = _word_text(cell).strip()
+            above[column] = text if len(text) <= HEADING_LENGTH and "\n" not in text else ""
+        else:
+            text = above.get(column, "")
+        if "cellDel" not in facts:
+            cells.append(text)
+        column += _number(facts.get("gridSpan", ""), 1)
+    return cells
+
+
+def _number(text: str, default: int) -> int:
+    return int(text[:3]) if text.isdecimal() else default
 
 
 def _word_text(element: Any) -> str:
@@ -139,9 +146,10 @@ def _word_text(element: Any) -> str:
         case "br":
             return "" if any(kind in ("page", "column") for kind in element.attrib.values()) else "\n"
         case "tbl":
-            above: dict[int, str] = {}  # what a cell that is merged downwards says in each row of its column
-            rows = [row for row in _inner(element, ("tr",)) if "del" not in _facts(row, "trPr")]
-            return "\n".join(" | ".join(_cells(row, above)) for row in rows)
+            above: dict[int, str] = {}  # a column's label, for the rows that it is merged into
+            rows = [(_facts(row, "trPr"), row) for row in _inner(element, ("tr",))]
+            told = [("del" in facts, _cells(row, facts, above)) for facts, row in rows]
+            return "\n".join(" | ".join(cells) for deleted, cells in told if not deleted)
         case "tc":
             return "\n".join(_word_text(block) for block in _inner(element, ("p", "tbl")))
         case "txbxContent":

@@ -3,7 +3,8 @@
 The watcher starts before the first whole run, so that no change falls between the two. After that only the
 paths that changed are looked at. A deletion that was seen happen is one, also of the last file of a
 folder; a root that disappears is not: what is stored of it stays until it is back, when it is looked at
-as a whole, or until a run of :func:`ragkit.ingest.ingest` is told that it may go.
+as a whole, or until a run of :func:`ragkit.ingest.ingest` is told that it may go. A share that is unmounted
+and mounted again between two looks, half a second apart or as long as a change takes to embed, is not noticed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from ragkit.files import find_files
 from ragkit.ingest import IngestReport, Sync, check_roots
 from ragkit.limits import Limits
 from ragkit.readers import READERS, Reader
@@ -77,9 +79,10 @@ def watch(
     yield sync([(root, root) for root in roots])
     gone: set[Path] = set()
     while (change := next(changes, None)) is not None:
-        # A watcher follows what it began with, not what has its name now; of a share that goes it is told nothing.
+        # A watcher follows what it began with, not what has its name now; of a share that goes it is told nothing. A
+        # mount point without its share holds no documents: nothing of it was deleted.
         gone |= _deleted(change, roots) | {root for root in roots if _identity(root) != known[root]}
-        back = [root for root in roots if root in gone and _holds_something(root)]
+        back = [root for root in gone if any(isinstance(entry, Path) for entry in find_files(root, sync.readers))]
         if back:
             before, (known, changes) = changes, listen()
             if (rest := next(before, None)) is None:  # ended while the new one started
@@ -89,7 +92,7 @@ def watch(
             change |= rest
         targets = [(root, root) for root in back]
         changed = {Path(path) for _, path in change}
-        targets += [target for target in _targets(roots, changed) if target[0] not in back]
+        targets += [target for target in _targets(roots, changed) if target[0] not in gone.union(back)]
         if targets:
             report = sync(targets)
             if report.added or report.changed or report.removed or report.skipped:
@@ -111,14 +114,6 @@ def _deleted(change: Iterable[watchfiles.main.FileChange], roots: Iterable[Path]
     import watchfiles
 
     return {Path(path) for kind, path in change if kind is watchfiles.Change.deleted}.intersection(roots)
-
-
-def _holds_something(root: Path) -> bool:
-    """A mount point without its share is an empty folder, and nobody's documents."""
-    try:
-        return root.is_file() or any(root.iterdir())
-    except OSError:
-        return False
 
 
 def _targets(roots: Sequence[Path], changed: Iterable[Path]) -> list[tuple[Path, Path]]:

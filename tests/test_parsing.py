@@ -115,27 +115,32 @@ def test_a_reviewed_form_of_docx_is_read_as_if_its_changes_were_accepted(tmp_pat
     field = f"<w:p><w:pPr><w:tabs><w:tab w:pos='9'/></w:tabs></w:pPr>{run('नाम')}</w:p>"
     inner = f"<w:tbl><w:tr><w:tc><w:p>{run('内')}</w:p></w:tc></w:tr></w:tbl>"
     row = f"<w:tr><w:tc><w:p>{run('a')}</w:p>{inner}</w:tc><w:tc><w:p>{run('b')}</w:p></w:tc></w:tr>"
-    labels = [
-        f"<w:tr><w:tc><w:tcPr><w:gridSpan w:val='2'/></w:tcPr><w:p>{run('wide')}</w:p></w:tc>"
-        f"<w:tc><w:tcPr><w:vMerge w:val='restart'/></w:tcPr><w:p>{run('ผู้ใหญ่')}</w:p></w:tc></w:tr>",
-        f"<w:tr><w:tc><w:tcPr><w:cellDel/></w:tcPr><w:p>{run('out')}</w:p></w:tc><w:tc><w:p>{run('1')}</w:p></w:tc>"
-        f"<w:tc><w:p>{run('2')}</w:p></w:tc><w:tc><w:tcPr><w:vMerge/></w:tcPr><w:p/></w:tc></w:tr>",
+
+    def cell(text: str, facts: str = "") -> str:
+        return f"<w:tc><w:tcPr>{facts}</w:tcPr><w:p>{run(text) if text else ''}</w:p></w:tc>"
+
+    first, goes_on, long = "<w:vMerge w:val='restart'/>", "<w:vMerge/>", "long " * 99 + "text"
+    merged = [
+        cell("wide", "<w:gridSpan w:val='2'/>") + cell("ผู้ใหญ่", first) + cell(long, first),
+        cell("out", "<w:cellDel/>") + cell("1") + cell("", goes_on) + cell("", goes_on),
+        "<w:trPr><w:gridBefore w:val='1'/></w:trPr>" + cell("2") + cell("", goes_on),
+        "<w:trPr><w:del/></w:trPr>" + cell("3") + cell("4") + cell("เด็ก", first),
+        cell("5") + cell("6") + cell("", goes_on),
     ]
+    labels = "".join(f"<w:tr>{row}</w:tr>" for row in merged)
     deleted = f"<w:tr><w:trPr><w:del/></w:trPr><w:tc><w:p>{run('out')}</w:p></w:tc></w:tr>"
     ruby = f"<w:ruby><w:rt>{run('よ')}</w:rt><w:rubyBase>{run('読')}</w:rubyBase></w:ruby>"
     parts = [
         f"<w:p {word}>{run('The fee is ')}<w:ins>{run('አምስት መቶ')}</w:ins>{gone}{rest}</w:p>",
         f"<w:sdt {word}><w:sdtContent>{field}</w:sdtContent></w:sdt>",
-        f"<w:tbl {word}>{row}{deleted}{''.join(labels)}</w:tbl>",
+        f"<w:tbl {word}>{row}{deleted}{labels}</w:tbl>",
         f"<w:p {word}><w:r>{ruby}</w:r></w:p>",
     ]
     for part in parts:
         body.insert(len(body) - 1, parse_xml(part))  # before the section's settings
     document.save(str(tmp_path / "a.docx"))
-    assert (
-        read(tmp_path / "a.docx").text
-        == "The fee is አምስት መቶ\ta year.\n\n\nनाम\n\na\n内 | b\nwide | ผู้ใหญ่\n1 | 2 | ผู้ใหญ่\n\n読"
-    )
+    table = f"a\n内 | b\nwide | ผู้ใหญ่ | {long}\n1 | ผู้ใหญ่ | \n2 | ผู้ใหญ่\n5 | 6 | เด็ก"
+    assert read(tmp_path / "a.docx").text == f"The fee is አምስት መቶ\ta year.\n\n\nनाम\n\n{table}\n\n読"
 
 
 def test_slides_of_pptx(tmp_path: Path):
