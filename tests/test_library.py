@@ -555,7 +555,10 @@ def test_a_stopped_upload_leaves_a_server_as_its_files_are(
         yield Step(1, report=asdict(report))
 
     def texts(library: Library) -> list[str]:
-        return sorted(library.around(entry.first)[0].text for entry in library.documents())
+        try:
+            return sorted(library.around(entry.first)[0].text for entry in library.documents())
+        except KeyError:  # one went between the two
+            return []
 
     monkeypatch.setattr("apps.library._steps", here)
     old, new = tmp_path / "old", tmp_path / "new"
