@@ -31,7 +31,7 @@ from apps.explain import Found, search
 from apps.remember import Remembering
 from apps.uploads import Arrival
 from ragkit.client import RemoteError, is_url, masked
-from ragkit.files import written
+from ragkit.files import stored_path
 from ragkit.live import LiveRetriever
 from ragkit.owner import CorpusInUse
 from ragkit.progress import Bar
@@ -367,7 +367,7 @@ class Library:
                 with self._change(wait=True), self.lease() as retriever:
                     for path in gone:
                         if not path.exists():  # else it has come in anew
-                            retriever.store.delete([state.id for state in retriever.store.states(written(path))])
+                            retriever.store.delete([state.id for state in retriever.store.states(stored_path(path))])
                 if there:
                     for _ in self._build("ingest", self.model, there, wait=True):
                         pass

@@ -191,21 +191,17 @@ def _grounded(query: str, hits: list[Hit], name: str, encoder: Encoder, *, quiet
     """A chat model's answer, shown as it comes unless ``quiet``."""
     import asyncio
 
-    from ragkit.endpoint import Endpoint
     from ragkit.grounded import stream_answer
 
     try:
-        from ragkit.llm import Chat, ChatError
+        from ragkit.llm import ChatError, answering
     except ImportError as error:
         raise RuntimeError(f"{error}: {install('llm')} to have a model word answers") from error
     settings = read_settings().llm
-    endpoint = Endpoint(
-        name, base_url=settings.url, api_key_env="RAGKIT_LLM_API_KEY", temperature=0.0, max_tokens=settings.max_tokens
-    )
 
     async def run() -> Answer:
         answer = Answer(None)
-        async with Chat(endpoint, key=settings.api_key) as chat:
+        async with answering(settings, name) as chat:
             async for piece in stream_answer(query, hits, chat, encoder):
                 if isinstance(piece, Answer):
                     answer = piece

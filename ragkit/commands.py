@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ragkit.files import stored_path
 from ragkit.task import DEFAULT_TASK, TASKS, Task
 from ragkit.types import Hit, Passage, Value, Where, moment
 
@@ -145,9 +146,7 @@ def _where(source: str, since: str, until: str, metadata: list[str] | None) -> W
             _ = day and moment(day)
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint=option) from error
-    from ragkit.files import written
-
-    path = written(Path(os.path.abspath(source))) if source else ""  # noqa: PTH100  (as ingest: links not followed)
+    path = stored_path(Path(os.path.abspath(source))) if source else ""  # noqa: PTH100  (as ingest: links not followed)
     return Where(path, since, until, wanted) if path or since or until or wanted else None
 
 

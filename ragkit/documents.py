@@ -16,7 +16,7 @@ from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from ragkit.files import EmptyFolder, Skipped, clean, find_files, skipped, written
+from ragkit.files import EmptyFolder, Skipped, clean, find_files, skipped, stored_path
 from ragkit.keys import Keys
 from ragkit.language import detect_language, normalise_language
 from ragkit.parsing import Parser
@@ -95,7 +95,7 @@ class Reading:
                     documents += 1
                     yield item
             if not items:
-                self.skipped.append(Skipped(written(entry), "no documents in it"))
+                self.skipped.append(Skipped(stored_path(entry), "no documents in it"))
             if documents:
                 self.skipped[before:] = [replace(one, part=True) for one in self.skipped[before:]]
 
@@ -106,8 +106,8 @@ class Reading:
 
 def _documents(parser: Parser, reader: Reader, path: Path, root: Path) -> Iterator[Document | Skipped]:
     """The file's documents, complete with id, path and language."""
-    name = written(path)
-    own_id = written(Path(path.name) if path == root else path.relative_to(root))
+    name = stored_path(path)
+    own_id = stored_path(Path(path.name) if path == root else path.relative_to(root))
     for item in parser.read(path, reader):
         if isinstance(item, Skipped):
             yield Skipped(name, clean(item.reason))

@@ -56,7 +56,7 @@ def find_files(
     for folder, folders, files in os.walk(below, onerror=failed.append):
         here = Path(folder)
         if not folders and not files:
-            yield EmptyFolder(written(here))
+            yield EmptyFolder(stored_path(here))
         folders.sort()
         for name in list(folders):
             path = here / name
@@ -90,10 +90,10 @@ def _eligible(path: Path, suffixes: Container[str], home: Path | None) -> Path |
 
 
 def skipped(path: Path, reason: str) -> Skipped:
-    return Skipped(written(path), clean(reason))
+    return Skipped(stored_path(path), clean(reason))
 
 
-def written(path: Path) -> str:
+def stored_path(path: Path) -> str:
     """A path as it is stored, with ``/``. Bytes that are no UTF-8, as in names of old archives, are spelt (``\\xee``):
     two such names must not become one."""
     return clean(path.as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ragkit.documents import IngestError, Reading, check_passage_tokens, check_roots, document_hash, split_document
-from ragkit.files import EmptyFolder, Skipped, find_files, written
+from ragkit.files import EmptyFolder, Skipped, find_files, stored_path
 from ragkit.keys import Keys
 from ragkit.limits import Limits
 from ragkit.parsing import Parser
@@ -120,7 +120,7 @@ class Sync:
                         bar.update()
                         bar.set_postfix(passages=run.passages, skipped=len(run.skipped), refresh=False)
             run.flush()
-            for state in self.store.states(written(below)):
+            for state in self.store.states(stored_path(below)):
                 if (state.path, state.document) not in present and not _below(state.path, reading.unread):
                     run.removed += gone.add((state.path, state.document))
                     run.drop([state.id])
@@ -138,7 +138,7 @@ class Sync:
             entry.reason.startswith("cannot be read") if isinstance(entry, Skipped) else isinstance(entry, Path)
             for entry in find_files(root, self.readers)
         )  # what is there and cannot be read keeps its passages anyway
-        if not self.allow_empty and not any(found) and next(self.store.states(written(root)), None):
+        if not self.allow_empty and not any(found) and next(self.store.states(stored_path(root)), None):
             raise IngestError(
                 f"{str(root)!r} holds no file that can be read any more, but documents of it are stored: is a "
                 "share not mounted? Nothing was ingested or removed. If they should go, allow that (--allow-empty)"

@@ -19,7 +19,7 @@ import os
 import random
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 import openai
@@ -27,6 +27,9 @@ from pydantic import SecretStr
 
 from ragkit.endpoint import STRUCTURED, Endpoint, Reply, reply_of, request_body
 from ragkit.pace import LONGEST, Pace, retry_after
+
+if TYPE_CHECKING:
+    from ragkit.settings import LlmSettings
 
 log = logging.getLogger(__name__)
 
@@ -188,12 +191,8 @@ class Chat:
             other = _OTHERWISE[field]
             instead = {field: None} | ({other: self.endpoint.max_tokens} if other else {})
             self._asked = dataclasses.replace(self._asked, extra=instead | dict(self._asked.extra))
-            log.warning(
-                "%s takes no %s: asked %s from now on",
-                self.endpoint.label,
-                field,
-                f"by {other}" if other else "without",
-            )
+            how = f"by {other}" if other else "without"
+            log.warning("%s takes no %s: asked %s from now on", self.endpoint.label, field, how)
         return True
 
     def _denial(self, said: str, tries: int) -> ChatError:
@@ -212,6 +211,18 @@ class Chat:
         text = " ".join(f"{kind}{error}".split())
         secret = self._key.get_secret_value()
         return (text.replace(secret, "***") if len(secret) > 4 else text)[:500]
+
+
+def answering(settings: LlmSettings, model: str = "") -> Chat:
+    """The chat model that words answers: ``model``, or the one that the settings name. Raises EndpointDown."""
+    endpoint = Endpoint(
+        model or settings.model,
+        base_url=settings.url,
+        api_key_env="RAGKIT_LLM_API_KEY",
+        temperature=0.0,
+        max_tokens=settings.max_tokens,
+    )
+    return Chat(endpoint, key=settings.api_key)
 
 
 def _key(endpoint: Endpoint) -> SecretStr:

@@ -229,8 +229,11 @@ def stands_out(scores: np.ndarray) -> float:
 def take_positions(overall: Sequence[Hit], own_fused: Sequence[Hit], own: str) -> list[Hit]:
     """``overall`` with its passages in ``own`` language, or none that is known, replaced by ``own_fused``, in order."""
     fused = iter(own_fused)
-    home = [_speaks(hit.passage.lang, own) or hit.passage.lang == UNDETERMINED for hit in overall]
-    return [next(fused, hit) if at_home else hit for hit, at_home in zip(overall, home, strict=True)]
+
+    def at_home(lang: str) -> bool:
+        return _speaks(lang, own) or lang == UNDETERMINED
+
+    return [next(fused, hit) if at_home(hit.passage.lang) else hit for hit in overall]
 
 
 def _ranked(hits: Sequence[Hit]) -> list[Hit]:

@@ -64,8 +64,8 @@ class TaskRetriever(BaseRetriever):
         own = query_bundle if isinstance(query_bundle, TaskQuery) else TaskQuery(query_bundle.query_str)
         task, given = own.task or self.task, query_bundle.embedding
         if given is None and query_bundle.custom_embedding_strs and self.mode != "sparse":
-            rows = self.retriever.encoder.encode_queries(query_bundle.custom_embedding_strs, task)
-            given = rows.mean(axis=0) / max(float(np.linalg.norm(rows.mean(axis=0))), 1e-12)
+            mean = self.retriever.encoder.encode_queries(query_bundle.custom_embedding_strs, task).mean(axis=0)
+            given = mean / max(float(np.linalg.norm(mean)), 1e-12)
         [hits] = self.retriever.search_batch(
             [query_bundle.query_str],
             task=task,

@@ -75,20 +75,23 @@ def watch(
                 continue
             return identities, changes
 
+    def deleted(change: Iterable[watchfiles.main.FileChange]) -> set[Path]:
+        return {Path(path) for kind, path in change if kind is watchfiles.Change.deleted}.intersection(roots)
+
     known, changes = listen()
     yield sync([(root, root) for root in roots])
     gone: set[Path] = set()
     while (change := next(changes, None)) is not None:
         # A watcher follows what it began with, not what has its name now; of a share that goes it is told nothing. A
         # mount point without its share holds no documents: nothing of it was deleted.
-        gone |= _deleted(change, roots) | {root for root in roots if _identity(root) != known[root]}
+        gone |= deleted(change) | {root for root in roots if _identity(root) != known[root]}
         back = [root for root in gone if any(isinstance(entry, Path) for entry in find_files(root, sync.readers))]
         if back:
             before, (known, changes) = changes, listen()
             if (rest := next(before, None)) is None:  # ended while the new one started
                 return
             before.close()
-            gone = gone.difference(back) | _deleted(rest, roots)
+            gone = gone.difference(back) | deleted(rest)
             change |= rest
         targets = [(root, root) for root in back]
         changed = {Path(path) for _, path in change}
@@ -108,12 +111,6 @@ def _identity(root: Path) -> _Identity | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _deleted(change: Iterable[watchfiles.main.FileChange], roots: Iterable[Path]) -> set[Path]:
-    import watchfiles
-
-    return {Path(path) for kind, path in change if kind is watchfiles.Change.deleted}.intersection(roots)
 
 
 def _targets(roots: Sequence[Path], changed: Iterable[Path]) -> list[tuple[Path, Path]]:

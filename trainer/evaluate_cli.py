@@ -90,18 +90,18 @@ def evaluate(
     if harness == "own" and not suite and any(by_mteb.values()):
         asked_for = ", ".join(option for option, given in by_mteb.items() if given)
         raise typer.BadParameter("only with --harness mteb, or a --suite", param_hint=asked_for)
-    ignored = {
-        "--suite": {"--queries": queries, "--passages": passages, "--pool": pool} if suite else {},
-        "--store": {"--mode": mode != "dense"} if store else {},
-        "no --queries": {"--passages": passages} if not queries else {},
-        "--mode sparse": {"--prompts": prompts != "instruct"} if mode == "sparse" and not store else {},
-        "a store": {"--unit-classification": unit_classification, "--rerank-prompted": rerank_prompted}
-        if store or mode != "dense" else {},
-    }  # fmt: skip
-    for beside, options in ignored.items():
-        for option, given in options.items():
-            if given:
-                raise typer.BadParameter(f"says nothing beside {beside}: leave it out", param_hint=option)
+    ignored = [  # where this holds, what it is called, and what then says nothing
+        (suite, "--suite", {"--queries": queries, "--passages": passages, "--pool": pool}),
+        (store, "--store", {"--mode": mode != "dense"}),
+        (not queries, "no --queries", {"--passages": passages}),
+        (mode == "sparse" and not store, "--mode sparse", {"--prompts": prompts != "instruct"}),
+        (store or mode != "dense", "a store",
+         {"--unit-classification": unit_classification, "--rerank-prompted": rerank_prompted}),
+    ]  # fmt: skip
+    for holds, beside, options in ignored:
+        if holds and any(options.values()):
+            asked_for = ", ".join(option for option, given in options.items() if given)
+            raise typer.BadParameter(f"says nothing beside {beside}: leave it out", param_hint=asked_for)
     if bool(data) == bool(suite):
         raise typer.BadParameter("give the one or the other", param_hint="--data, --suite")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[logging.StreamHandler(sys.stderr)])

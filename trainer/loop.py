@@ -98,8 +98,8 @@ class EmbedTrainer(Trainer):
         self.config = config
         self.tokenizer = encoder.tokenizer
         started = ModelInfo.read(Path(base_source(config.start))).max_length if config.start else 0
-        read = (encoder.max_length, started, config.max_query_tokens, config.max_passage_tokens)
-        self.max_length = max(read)  # of the model that comes of it: no less than it was trained on
+        # Of the model that comes of it: no less than it was trained on.
+        self.max_length = max(encoder.max_length, started, config.max_query_tokens, config.max_passage_tokens)
         self.tally = Tally()
         self.chunk_tokens, self.keep_tokens = config.chunk_tokens, config.keep_tokens
         decoder: Any = encoder.model

@@ -15,8 +15,8 @@ from apps.quiet import gr
 from apps.words import Words
 from ragkit.answer import extractive_answer
 from ragkit.client import RemoteError
-from ragkit.endpoint import Endpoint
 from ragkit.extras import install
+from ragkit.settings import LlmSettings
 from ragkit.task import TASKS
 from ragkit.types import Answer, Hit
 
@@ -71,27 +71,31 @@ async def answered(desk: Desk, question: str) -> AsyncIterator[tuple[str, Answer
     found, stored, encoder = await asyncio.to_thread(look)
     hits = found.hits
     yield "", None, hits
-    if not llm.model:
+    try:
+        if llm.model:
+            async for told in _worded(llm, question, hits, encoder):
+                yield told
+            return
         threshold = float(getattr(encoder, "answer_threshold", 0.0))
-        try:
-            answer = await asyncio.to_thread(
-                extractive_answer, question, hits, encoder, TASK, threshold=threshold, question=found.row, stored=stored
-            )
-        except RemoteError as error:
-            raise NotReady("model", str(error)) from error
-        yield answer.text or "", answer, hits
-        return
+        answer = await asyncio.to_thread(
+            extractive_answer, question, hits, encoder, TASK, threshold=threshold, question=found.row, stored=stored
+        )
+    except RemoteError as error:
+        raise NotReady("model", str(error)) from error
+    yield answer.text or "", answer, hits
+
+
+async def _worded(
+    llm: LlmSettings, question: str, hits: list[Hit], encoder: Any
+) -> AsyncIterator[tuple[str, Answer | None, list[Hit]]]:
     try:
         from ragkit.grounded import stream_answer
-        from ragkit.llm import Chat, ChatError
+        from ragkit.llm import ChatError, answering
     except ImportError as error:
         raise ValueError(f"{error}: {install('llm')} to have a model word answers") from error
-    endpoint = Endpoint(
-        llm.model, base_url=llm.url, api_key_env="RAGKIT_LLM_API_KEY", temperature=0.0, max_tokens=llm.max_tokens
-    )
     text = ""
     try:
-        async with Chat(endpoint, key=llm.api_key) as chat:
+        async with answering(llm) as chat:
             async for piece in stream_answer(question, hits, chat, encoder):
                 if isinstance(piece, Answer):
                     yield piece.text or "", piece, hits
@@ -100,5 +104,3 @@ async def answered(desk: Desk, question: str) -> AsyncIterator[tuple[str, Answer
                     yield text, None, hits
     except ChatError as error:
         raise ValueError(str(error)) from error
-    except RemoteError as error:
-        raise NotReady("model", str(error)) from error
