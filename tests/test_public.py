@@ -7,6 +7,7 @@ import gzip
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from trainer.data import TrainingExample
+from trainer.config import RECIPES, TrainConfig
+from trainer.data import Source, TrainingExample, draw
+from trainer.plan import homogeneous_batches
 from trainer.public import HUB, PUBLIC_SETS, groups, read_public
 
 WIKIPEDIA = (
@@ -280,3 +283,17 @@ def test_groups_are_languages():
         groups("hotpot")
     with pytest.raises(ValueError, match="'miracl' has no config 'de': it has ar, bn"):
         groups("miracl/de")
+
+
+def test_languages_too_small_for_a_batch_share_one(tmp_path: Path):
+    """MIRACL's training set has 868 queries in Korean, and the paper's batches 2,048."""
+    for path in ("miracl/ar", "miracl/th", "miracl/zh"):
+        file, record = SAMPLES[path]
+        write(tmp_path / "hub" / file, [record | {"query": f"{record['query']} {n}"} for n in range(3)])
+    source = Source("public", ["miracl/[atz][rh]"], together=True)
+    [drawn] = draw(source, tmp_path, hard_negatives=1, seed=1)
+    assert len(drawn.examples) == 9 and len(homogeneous_batches(drawn.examples, 4)[0]) >= 1
+    apart = list(draw(replace(source, together=False), tmp_path, hard_negatives=1, seed=1))
+    assert [len(d.examples) for d in apart] == [3, 3, 3]
+    paper = TrainConfig.read(RECIPES / "paper.yaml")
+    assert [s.patterns for s in paper.sources if s.together] == [["miracl", "mr-tydi"]]

@@ -80,7 +80,7 @@ class Source:
     instruction: str | list[str] = ""  # names of TASKS or sentences, one drawn per example; "" where examples carry it
     ratio: float | None = None  # None: all, or what the paper drew of a public set
     where: dict[str, Any] = field(default_factory=dict)  # take only records with these values
-    together: bool = False  # draw batches from all its files at once, of many languages, and not from one at a time
+    together: bool = False  # draw batches from all its files, or a public set's languages, at once, not one at a time
     in_batch: bool = True  # other queries' passages are negatives; False (labels, clusters): only the query's own
     by_page: bool = False  # parts of one page share a batch, and are harder negatives than other pages'
 
@@ -295,13 +295,15 @@ def _groups(source: Source, data: Path, where: _Where) -> Iterator[tuple[str, fl
     if source.kind == "public":
         from trainer.public import HUB, PUBLIC_SETS, groups  # with `datasets`, which only these need
 
-        if told := [knob for knob in ("where", "instruction", "together", "by_page") if getattr(source, knob)]:
+        if told := [knob for knob in ("where", "instruction", "by_page") if getattr(source, knob)]:
             knobs = ", ".join(told)
             raise ValueError(f"source {source.path!r} is public, and has its own way with {knobs}: leave that out")
         mirror = data / "hub"  # OWNER/NAME/files, for machines that are offline
         for pattern in patterns:
-            for name, stream in groups(pattern, root=str(mirror) if mirror.is_dir() else HUB):
-                yield name, PUBLIC_SETS[name.partition("/")[0]].ratio, stream
+            parts = groups(pattern, root=str(mirror) if mirror.is_dir() else HUB)
+            if source.together:
+                parts = [(pattern, partial(_chained, [stream for _, stream in parts]))]
+            yield from ((name, PUBLIC_SETS[name.partition("/")[0]].ratio, stream) for name, stream in parts)
         return
     if source.kind not in READERS:
         raise ValueError(
@@ -338,6 +340,11 @@ def _name(file: Path, data: Path) -> str:
 
 def _read(kind: str, where: _Where, files: list[Path], rng: random.Random) -> Iterator[TrainingExample]:
     return READERS[kind](where(r for file in files for r in read_records(file)), rng)
+
+
+def _chained(streams: Sequence[Stream], rng: random.Random) -> Iterator[TrainingExample]:
+    for stream in streams:
+        yield from stream(rng)
 
 
 def _texts_alone(

@@ -35,7 +35,7 @@ class PublicSet:
     repo: str  # on the Hub, owner/name
     revision: str = ""  # a commit; "" follows the main branch
     files: str  # those of the train split alone; {} stands for the config
-    configs: tuple[str, ...] = ("",)  # languages; each is batched apart
+    configs: tuple[str, ...] = ("",)  # languages; each is batched apart, unless together
     fields: tuple[str, str, str]  # of the query, the positive or positives, the hard negative or negatives
     passage: tuple[str, ...] = ()  # fields of a passage record; () where passages are bare texts
     documented: str  # where fields and files are described
