@@ -8,9 +8,10 @@ from pathlib import Path
 
 from conftest import HashEncoder
 
+from ragkit.task import TASKS
 from trainer import harness
 from trainer.mteb_models import EncoderModel
-from trainer.mteb_tasks import TASK, local_tasks
+from trainer.mteb_tasks import local_tasks
 
 data, out, hang_at, ready = sys.argv[1:]
 
@@ -24,4 +25,6 @@ class Hangs(HashEncoder):
         return rows
 
 
-harness.run(EncoderModel(Hangs(), "ragkit/hash"), local_tasks([Path(data)], task=TASK), Path(out))
+harness.run(
+    EncoderModel(Hangs(), "ragkit/hash"), local_tasks([Path(data)], task=TASKS["question-answering"]), Path(out)
+)

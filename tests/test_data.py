@@ -17,7 +17,7 @@ import yaml
 
 from ragkit import TASKS
 from trainer.config import RECIPES, TrainConfig
-from trainer.data import Source, TrainingExample, digest, draw
+from trainer.data import Source, TrainingExample, digest, draw, numbered_records, read_texts
 from trainer.plan import Batch, Plan, batch_texts, homogeneous_batches, plan_of
 from trainer.plan import make_plan as make
 from trainer.public import PUBLIC_SETS
@@ -494,3 +494,19 @@ def test_shipped_recipes_are_readable():
     for path in RECIPES.glob("*.yaml"):
         config = TrainConfig.read(path)
         assert config.sources and yaml.safe_load(path.read_text("utf-8"))
+
+
+def test_a_byte_order_mark_and_blank_lines_are_no_records(tmp_path: Path):
+    """As editors and `echo >>` leave them; lines keep their numbers."""
+    (tmp_path / "e.jsonl").write_bytes('\ufeff{"query": "ጥያቄ", "positive": "መልስ"}\n\n \r\n{"query": 1\n'.encode())
+    records = numbered_records(tmp_path / "e.jsonl")
+    assert next(records) == (1, {"query": "ጥያቄ", "positive": "መልስ"})
+    with pytest.raises(ValueError, match=r"e.jsonl, line 4: not JSON"):
+        next(records)
+
+
+@pytest.mark.parametrize("record", [{"_id": "1"}, {"_id": "1", "text": None}, {"_id": "1", "title": 3, "text": "a"}])
+def test_a_passage_without_a_text_is_named(tmp_path: Path, record: dict[str, Any]):
+    (tmp_path / "corpus.jsonl").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"corpus.jsonl, line 1: .* has no text"):
+        list(read_texts(tmp_path / "corpus.jsonl"))

@@ -204,6 +204,7 @@ def test_what_is_mtebs_alone_is_refused_without_it(data: Path, tmp_path: Path, o
         ["--mode", "sparse", "--store", "dense", "--harness", "mteb", "--data", "d"],
         ["--prompts", "none", "--mode", "sparse", "--harness", "mteb", "--data", "d"],
         ["--rerank-prompted", "--store", "dense", "--harness", "mteb", "--data", "d"],
+        ["--dimensions", "64", "--mode", "sparse", "--data", "d"], ["--task", "web-search", "--suite", "beir"],
     ],
 )  # fmt: skip
 def test_what_would_say_nothing_is_refused(tmp_path: Path, options: list[str]):
@@ -219,7 +220,34 @@ def test_the_language_of_passages(lang: str, passages: str):
     assert e.RetrievalSet("s", lang, {}, {}, {}).passage_lang.partition("-")[0] == passages
 
 
-@pytest.mark.parametrize(("option", "code"), [(["--mode", "x"], 2), (["--task", "x"], 2), (["--only", "none"], 1)])
+@pytest.mark.parametrize(
+    ("option", "code"), [(["--mode", "x"], 2), (["--task", "x"], 2), (["--task", "sts"], 2), (["--only", "none"], 1)]
+)
 def test_wrong_usage_and_failed_work(data: Path, tmp_path: Path, option: list[str], code: int):
     arguments = ["evaluate", "--mode", "sparse", "--data", str(data), "--out", str(tmp_path / "o.json"), *option]
     assert CliRunner().invoke(app, arguments).exit_code == code
+
+
+def test_what_cannot_be_measured_is_named(tmp_path: Path, data: Path):
+    folder = tmp_path / "dev" / "town" / "sw"
+    folder.mkdir(parents=True)
+    (folder / "corpus.jsonl").write_text('{"_id": 1, "text": "kivuko"}\n')
+    (folder / "queries.jsonl").write_text('{"_id": "q", "text": "wapi?", "title": "no part of it"}\n')
+    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq\t1\t0\n")
+    with pytest.raises(ValueError, match=r"sw.qrels.tsv calls no passage relevant"):
+        list(e.read_sets(tmp_path / "dev"))
+    (folder / "qrels.tsv").write_text("q\t1\t1\n")
+    [found] = e.read_sets(tmp_path / "dev")
+    assert (found.passages, found.queries) == ({"1": "kivuko"}, {"q": "wapi?"})
+    assert found.sample(0, 0) == found
+    (folder / "corpus.jsonl").write_text('{"id": "1", "text": "kivuko"}\n')
+    with pytest.raises(ValueError, match=r"corpus.jsonl has a record without _id: 'kivuko'"):
+        list(e.read_sets(tmp_path / "dev"))
+
+
+@pytest.mark.parametrize("harness", ["own", "mteb"])
+def test_a_set_that_is_not_there_is_named_though_others_are(data: Path, tmp_path: Path, harness: str):
+    known = next(data.glob("*/*/corpus.jsonl")).parent.parent.name
+    arguments = ["evaluate", "--mode", "sparse", "--harness", harness, "--data", data, "--out", tmp_path / "o"]
+    done = CliRunner().invoke(app, [*map(str, arguments), "--only", known, "--only", "typo"])
+    assert done.exit_code == 1 and "is named typo" in done.output

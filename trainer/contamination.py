@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.data import read_records
+from trainer.data import read_texts
 from trainer.words import units
 
 RUN = 13.0  # words
@@ -66,11 +66,10 @@ def _of_folder(folder: Path) -> Iterator[int]:
     if not files:
         raise ValueError(f"no corpus.jsonl or queries.jsonl below {folder}: is it an evaluation set in BEIR's layout?")
     for file in files:
-        for record in read_records(file):
-            text = f"{record.get('title') or ''} {record['text']}".strip()
-            yield from runs(text)
+        for text in read_texts(file):
+            yield from runs(text.whole)
             if file.name.startswith("queries"):
-                yield from _whole(text)
+                yield from _whole(text.whole)
 
 
 def _hash(text: str) -> int:

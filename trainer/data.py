@@ -7,6 +7,7 @@ their kind says. What is drawn depends on the seed alone. ``plan.py`` makes batc
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import hashlib
 import json
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ragkit.task import TASKS, Task
 
@@ -52,15 +53,20 @@ class TrainingExample:
             record["positive"] or "",
             record.get("instruction") or "",
             negatives,
-            record.get("positive_id") or "",
-            negative_ids,
-            known,
-            record.get("page") or "",
+            _id(record.get("positive_id")),
+            tuple(map(_id, negative_ids)),
+            tuple(map(_id, known)),
+            _id(record.get("page")),
         )
 
     def record(self) -> dict[str, Any]:
         """What :meth:`of` reads; what is empty is left out."""
         return {key: value for key, value in asdict(self).items() if value}
+
+
+def _id(value: Any) -> str:
+    """An id as other records name it: 7 and "7" are one."""
+    return "" if value is None else str(value)
 
 
 def _several(record: Mapping[str, Any], name: str) -> tuple[Any, ...]:
@@ -110,11 +116,17 @@ Stream = Callable[[random.Random], Iterator[TrainingExample]]
 
 def read_records(path: Path) -> Iterator[Record]:
     """Records of a JSONL file, gzipped or not. Raises ValueError naming file and line where one is broken."""
+    return (record for _, record in numbered_records(path))
+
+
+def numbered_records(path: Path) -> Iterator[tuple[int, Record]]:
+    """The same, each with the number of its line; blank lines are passed over, as is a byte order mark."""
     number = 0
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
         try:
             for number, line in enumerate(lines, 1):
-                yield _record(line, f"{path}, line {number}")
+                if line.strip():
+                    yield number, _record(line.removeprefix(codecs.BOM_UTF8), f"{path}, line {number}")
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(f"{path}, after line {number}: cut off or damaged ({error}): get it anew") from error
 
@@ -129,6 +141,28 @@ def _record(line: bytes, where: str) -> Record:
     if not isinstance(record, dict):
         raise ValueError(f"{where}: {line.decode('utf-8').strip()[:40]} is no record: write {{...}}")
     return record
+
+
+class Text(NamedTuple):
+    """A record of BEIR's corpus.jsonl or queries.jsonl."""
+
+    id: str  # "" where it has none
+    title: str
+    text: str
+
+    @property
+    def whole(self) -> str:
+        """A passage as it is read: ``"{title} {text}"``, as BEIR and the paper have it."""
+        return f"{self.title} {self.text}".strip()
+
+
+def read_texts(path: Path) -> Iterator[Text]:
+    """Raises ValueError naming file and line where a record has no text."""
+    for number, record in numbered_records(path):
+        title, text = record.get("title") or "", record.get("text")
+        if not (isinstance(title, str) and isinstance(text, str)):
+            raise ValueError(f"{path}, line {number}: {record!r:.200} has no text, or a title that is none")
+        yield Text(_id(record.get("_id")), title, text)
 
 
 def _examples(records: Iterable[Record], _: random.Random) -> Iterator[TrainingExample]:

@@ -33,7 +33,7 @@ from ragkit.retrieve import Mode, Retriever
 from ragkit.store import open_store
 from ragkit.task import Task
 from ragkit.types import UNDETERMINED, Passage
-from trainer.data import read_records
+from trainer.data import Text, read_texts
 
 log = logging.getLogger(__name__)
 
@@ -60,14 +60,16 @@ class RetrievalSet:
 
     def sample(self, queries: int, passages: int) -> RetrievalSet:
         """A smaller set, the same at every run: the first ``queries`` by a hash of their ids, their relevant
-        passages, and others up to ``passages``. Fewer distractors make it easier: compare only like with like."""
+        passages, and others up to ``passages``; 0 takes all. Fewer distractors make it easier: compare only like with
+        like."""
 
         def chosen(ids: Sequence[str], count: int) -> list[str]:
             return sorted(ids, key=lambda i: hashlib.sha256(f"{self.name}/{self.lang}/{i}".encode()).digest())[:count]
 
-        asked = chosen(list(self.qrels), queries)
+        asked = chosen(list(self.qrels), queries or len(self.qrels))
         needed = {p for q in asked for p in self.qrels[q]}
-        others = chosen([p for p in self.passages if p not in needed], max(0, passages - len(needed)))
+        room = max(0, (passages or len(self.passages)) - len(needed))
+        others = chosen([p for p in self.passages if p not in needed], room)
         keep = needed | set(others)
         return RetrievalSet(
             self.name,
@@ -80,17 +82,26 @@ class RetrievalSet:
 
 def read_sets(data: Path) -> Iterator[RetrievalSet]:
     """Every SET/LANG below ``data``, in order. Raises ValueError where there is none, or qrels name what is
-    not there."""
+    not there, or nothing relevant."""
     folders = sorted(file.parent for file in data.glob("*/*/corpus.jsonl"))
     if not folders:
         raise ValueError(f"no SET/LANG/corpus.jsonl below {data}: is it the folder that holds the sets?")
     for folder in folders:
-        passages = {
-            str(r["_id"]): f"{r.get('title') or ''} {r['text']}".strip() for r in read_records(folder / "corpus.jsonl")
-        }
-        queries = {str(r["_id"]): r["text"] for r in read_records(folder / "queries.jsonl")}
+        passages = {i: text.whole for i, text in _by_id(folder / "corpus.jsonl").items()}
+        queries = {i: text.text for i, text in _by_id(folder / "queries.jsonl").items()}
         qrels = read_qrels(folder / "qrels.tsv", queries, passages)
+        if not any(relevance > 0 for judged in qrels.values() for relevance in judged.values()):
+            raise ValueError(f"{folder / 'qrels.tsv'} calls no passage relevant: there is nothing to measure")
         yield RetrievalSet(folder.parent.name, folder.name, passages, queries, qrels)
+
+
+def _by_id(file: Path) -> dict[str, Text]:
+    texts: dict[str, Text] = {}
+    for text in read_texts(file):
+        if not text.id:
+            raise ValueError(f"{file} has a record without _id: {text.whole[:80]!r}")
+        texts[text.id] = text
+    return texts
 
 
 def read_folders(folders: Iterable[Path], only: Sequence[str] = ()) -> list[RetrievalSet]:
@@ -101,6 +112,12 @@ def read_folders(folders: Iterable[Path], only: Sequence[str] = ()) -> list[Retr
         if found.setdefault((data.name, data.lang), data) is not data:
             raise ValueError(f"{data.name}/{data.lang} stands in two folders: rename one, or measure them one by one")
     return list(found.values())
+
+
+def refuse_absent(only: Sequence[str], found: Iterable[str], folders: Sequence[Path]) -> None:
+    """Raises ValueError where a set that was asked for by name is not there."""
+    if absent := sorted(set(only) - set(found)):
+        raise ValueError(f"no set below {', '.join(map(str, folders))} is named {' or '.join(absent)}")
 
 
 class CachedEncoder(Around):

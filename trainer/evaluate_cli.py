@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ragkit.encoder import Encoder
 
 CACHE = Path("runs/embeddings.sqlite")
+DEFAULT = "question-answering"  # what the queries of a local set ask
 
 
 def evaluate(
@@ -46,7 +47,7 @@ def evaluate(
         str,
         typer.Option(help="with mteb: stores to compare with exact search, such as dense,dense-scalar,hybrid-turbo"),
     ] = "",
-    task: Annotated[str, typer.Option(help="the queries' task: a name of TASKS")] = "question-answering",
+    task: Annotated[str, typer.Option(help="the queries' task: a name of TASKS")] = DEFAULT,
     only: Annotated[list[str] | None, typer.Option(help="sets or tasks to evaluate, by name; all by default")] = None,
     queries: Annotated[int, typer.Option(help="at most so many queries a set, sampled; 0 for all")] = 0,
     passages: Annotated[
@@ -80,6 +81,8 @@ def evaluate(
         raise typer.BadParameter(f"{mode!r} is none of dense, sparse, hybrid", param_hint="--mode")
     if task not in TASKS:
         raise typer.BadParameter(f"{task!r} is none of {', '.join(TASKS)}", param_hint="--task")
+    if TASKS[task].symmetric:
+        raise typer.BadParameter(f"{task!r} prompts both sides: retrieval leaves passages bare", param_hint="--task")
     if harness not in ("own", "mteb"):
         raise typer.BadParameter(f"{harness!r} is none of own, mteb", param_hint="--harness")
     by_mteb = {
@@ -91,10 +94,12 @@ def evaluate(
         asked_for = ", ".join(option for option, given in by_mteb.items() if given)
         raise typer.BadParameter("only with --harness mteb, or a --suite", param_hint=asked_for)
     ignored = [  # where this holds, what it is called, and what then says nothing
-        (suite, "--suite", {"--queries": queries, "--passages": passages, "--pool": pool}),
+        (suite, "--suite",
+         {"--queries": queries, "--passages": passages, "--pool": pool, "--task": task != DEFAULT}),
         (store, "--store", {"--mode": mode != "dense"}),
         (not queries, "no --queries", {"--passages": passages}),
-        (mode == "sparse" and not store, "--mode sparse", {"--prompts": prompts != "instruct"}),
+        (mode == "sparse" and not store, "--mode sparse",
+         {"--prompts": prompts != "instruct", "--dimensions": dimensions, "--max-length": max_length != 512}),
         (store or mode != "dense", "a store",
          {"--unit-classification": unit_classification, "--rerank-prompted": rerank_prompted}),
     ]  # fmt: skip
@@ -123,10 +128,10 @@ def evaluate(
                 return local_tasks(
                     data or [], only=asked, sample=Sample(queries, passages), task=TASKS[task], pool=pool
                 )
-            found = [t for t in named(suite) if not asked or t.metadata.name in asked]
-            if not found:
-                raise ValueError(f"no task of {suite} is named {' or '.join(asked)}")
-            return found
+            every = named(suite)
+            if absent := sorted(set(asked) - {t.metadata.name for t in every}):
+                raise ValueError(f"no task of {suite} is named {' or '.join(absent)}")
+            return [t for t in every if not asked or t.metadata.name in asked]
 
         disable_progress_bars()
         if plan:
@@ -175,10 +180,9 @@ def _own(
     from trainer import evaluate as e
 
     sets = e.read_folders(data, only)
-    if not sets:
-        raise ValueError(f"no set below {', '.join(map(str, data))} is named {' or '.join(only)}")
+    e.refuse_absent(only, [s.name for s in sets], data)
     if queries:
-        sets = [s.sample(queries, passages or len(s.passages)) for s in sets]
+        sets = [s.sample(queries, passages) for s in sets]
     encoder: Encoder = e.NoEncoder() if mode == "sparse" else e.CachedEncoder(LocalEncoder.load(model), cache)
     if dimensions:
         encoder = ShortEncoder(encoder, dimensions)

@@ -25,9 +25,9 @@ from mteb.abstasks.task_metadata import TaskMetadata
 from mteb.languages.iso_mappings import _get_iso1_to_iso3, _get_iso3_to_default_script
 
 from ragkit.sparse import well_formed
-from ragkit.task import TASKS, Task
+from ragkit.task import Task
 from trainer.data import read_records
-from trainer.evaluate import RetrievalSet, read_folders
+from trainer.evaluate import RetrievalSet, read_folders, refuse_absent
 from trainer.scores import POOLED
 
 SPLIT = "test"
@@ -94,9 +94,10 @@ def local_tasks(
             )
         pairs += files
     groups: dict[str, list[RetrievalSet]] = defaultdict(list)
-    for data in read_folders(searched, only):
+    sets = read_folders(searched, only)
+    for data in sets:
         if sample.queries:
-            data = data.sample(sample.queries, sample.passages or len(data.passages))
+            data = data.sample(sample.queries, sample.passages)
         groups["pool" if pool else data.name].append(data)
     found = [retrieval(name + sample.suffix, group, task, pool=pool) for name, group in groups.items()]
     by_set: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(dict)
@@ -106,8 +107,7 @@ def local_tasks(
                 raise ValueError(f"{file.parent.name}/{file.name} stands in two folders: rename one")
             by_set[file.parent.name][file.stem] = _pairs(file, sample.queries)
     found += [_of_pairs(name + (f"-{sample.queries}q" if sample.queries else ""), s) for name, s in by_set.items()]
-    if not found:
-        raise ValueError(f"no set below {', '.join(map(str, folders))} is named {' or '.join(only)}")
+    refuse_absent(only, [*(data.name for data in sets), *by_set], folders)
     return found
 
 
@@ -213,6 +213,3 @@ def languages_of(subset: str) -> list[str]:
         script = script or _get_iso3_to_default_script().get(code)
         codes.append(f"{code}-{script}" if script else "und-Zyyy")
     return codes
-
-
-TASK = TASKS["question-answering"]  # what the queries of a retrieval set ask, unless told otherwise

@@ -20,7 +20,7 @@ import numpy as np
 
 from trainer.answers import dump
 from trainer.contamination import QUERY, runs
-from trainer.data import read_records
+from trainer.data import numbered_records, read_records
 from trainer.words import count_words, normalise
 
 NOT_TEXT = {
@@ -97,7 +97,7 @@ def report(training: Sequence[Path], sets: Sequence[Path], clean: Path | None = 
     for name, file in files:
         counts = by_file[name] = Counts()
         kept: list[Mapping[str, Any]] = []
-        for line, record in enumerate(read_records(file), start=1):
+        for line, record in numbered_records(file):
             texts = list(_strings(record))
             exact = set[int]().union(*(index.exact(t) for t in texts))
             run = set[int]().union(*(index.run(t) for t in texts))

