@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 from conftest import SCRIPTS, HashEncoder
 from typer.testing import CliRunner
 
+from ragkit.around import Around
+from ragkit.task import Task
 from trainer.cli import app
 from trainer.config import TrainConfig
 from trainer.data import Source, TrainingExample, digest, draw
@@ -140,3 +143,50 @@ def test_the_command_says_what_is_wrong(tmp_path: Path):
         app, ["mine", str(tmp_path / "r.yaml"), "--data", str(tmp_path), "--out", str(tmp_path / "o"), "--share", "2"]
     )
     assert done.exit_code == 1 and "share is 2.0" in done.output
+
+
+def test_an_answer_by_another_name_is_no_negative(tmp_path: Path, encoder: HashEncoder):
+    """A corpus has it with its title, and under its own id; the examples have it bare, or by its digest."""
+    (tmp_path / "e.jsonl").write_text(
+        json.dumps({"query": "who repairs lamps", "positive": "The office repairs lamps.", "positive_id": 42}) + "\n"
+        + json.dumps({"query": "when do lamps burn", "positive": "At night.", "known": ["43"]}) + "\n"
+    )  # fmt: skip
+    corpus = [
+        {"_id": 42, "title": "Lamps", "text": "The office repairs lamps."},
+        {"_id": 43, "title": "Lamps", "text": "They burn at night."},
+        {"_id": 44, "title": "Lamps", "text": "They are green."},
+    ]
+    (tmp_path / "corpus.jsonl").write_text("\n".join(map(json.dumps, corpus)))
+    config = TrainConfig([Source("examples", "e.jsonl", "question-answering")])
+    knobs = MineConfig(negatives=9, depth=9, share=1.0)
+    wide = Anything(encoder)
+    (file,) = mine_recipe(config, tmp_path, tmp_path / "m", wide, knobs, tmp_path / "corpus.jsonl")
+    found = {r["query"]: set(r["negatives"]) for r in map(json.loads, file.read_text("utf-8").splitlines())}
+    assert found["who repairs lamps"] == {"At night.", "Lamps They burn at night.", "Lamps They are green."}
+    assert found["when do lamps burn"] == {
+        "The office repairs lamps.", "Lamps The office repairs lamps.", "Lamps They are green."
+    }  # fmt: skip
+    ids = {t: i for r in map(json.loads, file.read_text("utf-8").splitlines())
+           for t, i in zip(r["negatives"], r["negative_ids"], strict=True)}  # fmt: skip
+    assert ids["Lamps The office repairs lamps."] == "42"  # as the other example calls it
+
+
+class Anything(Around):
+    """Takes every passage for as near as the next: the guards alone decide."""
+
+    def encode_queries(self, queries: Sequence[str], task: Task) -> np.ndarray:
+        return np.eye(1, self.dimension, dtype=np.float32).repeat(len(queries), 0)
+
+    def encode_passages(self, passages: Sequence[str]) -> np.ndarray:
+        return np.eye(1, self.dimension, dtype=np.float32).repeat(len(passages), 0)
+
+
+def test_ids_that_are_numbers_are_ids(tmp_path: Path, encoder: HashEncoder):
+    records = [{"query": "q", "positive": f"p{n}", "positive_id": n} for n in range(3)]
+    (tmp_path / "e.jsonl").write_text("\n".join(map(json.dumps, records)))
+    (file,) = mine_recipe(
+        TrainConfig([Source("examples", "e.jsonl", "sts")]), tmp_path, tmp_path / "m", encoder, MineConfig()
+    )
+    kept = [json.loads(line) for line in file.read_text().splitlines()]
+    assert {r["positive_id"] for r in kept} == {"0", "1", "2"}
+    assert not any(r.get("negatives") for r in kept)  # each is an answer of the one query

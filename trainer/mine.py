@@ -25,7 +25,7 @@ import numpy as np
 from ragkit.encoder import Encoder
 from ragkit.task import Task
 from trainer.config import TrainConfig
-from trainer.data import Drawn, Source, TrainingExample, digest, draw, read_records
+from trainer.data import Drawn, Source, Text, TrainingExample, digest, draw, read_texts
 
 ALL = 1 << 30  # hard negatives that an example may bring
 QUERIES = 256  # ranked in one product
@@ -65,11 +65,12 @@ def mine(
     examples: Sequence[TrainingExample],
     queries: np.ndarray,
     positives: np.ndarray,
-    pool: Sequence[tuple[str, str]],
+    pool: Sequence[tuple[str, ...]],
     passages: np.ndarray,
     config: MineConfig,
 ) -> Iterator[Mined]:
-    """Negatives of ``examples`` out of ``pool``, which holds a text and an id ("" if unknown) for each passage.
+    """Negatives of ``examples`` out of ``pool``, which holds a text and an id ("" if unknown) for each passage, and
+    what else it is called.
 
     ``queries`` and ``positives`` are unit embeddings (N, D), a row an example; ``passages`` (P, D), a row a text
     of the pool. Nothing depends on the order of the examples but the order of the results.
@@ -88,28 +89,34 @@ def mine(
             rng = random.Random(f"{config.seed} {example.query}")
             taken = sorted(rng.sample(range(len(allowed)), min(config.negatives, len(allowed))))
             chosen = [pool[allowed[n]] for n in taken]
-            texts, ids = tuple(text for text, _ in chosen), tuple(i for _, i in chosen)
+            texts, ids = tuple(text for text, *_ in chosen), tuple(i for _, i, *_ in chosen)
             yield Mined(example, texts, ids, len(others) - len(allowed))
 
 
 def mine_source(
-    drawn: Drawn, encoder: Encoder, config: MineConfig, further: Sequence[tuple[str, str]] = ()
+    drawn: Drawn, encoder: Encoder, config: MineConfig, further: Sequence[Text] = ()
 ) -> tuple[list[dict[str, Any]], Counter[str]]:
-    """Records of kind ``examples`` for one source, and counts by reason. ``further`` passages, text and id, join the
-    pool."""
+    """Records of kind ``examples`` for one source, and counts by reason. ``further`` passages join the pool.
+    One may be an answer under another name: without its title, by its digest, by its own id. Where the source's
+    examples have such an id it is the one written, so that training knows the passage too."""
     answers: dict[str, set[str]] = {}
     for e in drawn.examples:
         answers.setdefault(e.query, set()).update((e.positive, e.positive_id, *e.known))
     examples = [
         replace(e, known=tuple(sorted(answers[e.query] - {e.positive, e.positive_id, ""}))) for e in drawn.examples
     ]
-    ids = dict(further)
+    used = {i for e in examples for i in (e.positive_id, *_ids(e), *e.known)}
+    named: dict[str, tuple[str, ...]] = {}  # text -> its id, and what else it is called
+    for passage in further:
+        names = tuple(i for i in (digest(passage.text), passage.id) if i)
+        named[passage.whole] = (next((i for i in names if i in used), names[0]), passage.text, *names)
     for e in examples:
         for text, i in ((e.positive, e.positive_id), *zip(e.negatives, _ids(e), strict=True)):
-            ids[text] = i or ids.get(text, "")
-    pool = list(ids.items())
-    passages = encoder.encode_passages([text for text, _ in pool])
-    place = {text: n for n, (text, _) in enumerate(pool)}
+            before, *others = named.get(text, ("",))
+            named[text] = (i or before, *others)
+    pool = [(text, *names) for text, names in named.items()]
+    passages = encoder.encode_passages([text for text, *_ in pool])
+    place = {text: n for n, (text, *_) in enumerate(pool)}
     queries = np.empty((len(examples), encoder.dimension), np.float32)
     for instruction in sorted({e.instruction for e in examples}):
         rows = [n for n, e in enumerate(examples) if e.instruction == instruction]
@@ -142,9 +149,8 @@ def mine_recipe(
 ) -> list[Path]:
     """A file below ``out`` for each source of the recipe, with the examples that it draws, those without a negative
     too; files of the same source that are there already are left as they are. ``corpus`` is a JSONL file whose records
-    have ``text`` and perhaps ``title``."""
-    more = read_records(corpus) if corpus else ()
-    further = [(f"{r.get('title') or ''} {r['text']}".strip(), digest(r["text"])) for r in more]
+    have ``text`` and perhaps ``title`` and ``_id``."""
+    further = list(read_texts(corpus)) if corpus else []
     files = []
     for number, source in enumerate(config.sources, 1):
         for drawn in draw(replace(source, in_batch=True), data, hard_negatives=ALL, seed=config.seed):
