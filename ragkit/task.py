@@ -16,7 +16,7 @@ class Task:
     """A named instruction.
 
     ``symmetric`` marks tasks that compare like with like (STS, bitext, clustering): there both sides
-    carry the prompt at evaluation. A blank instruction or one of several lines is refused, since the
+    carry the prompt at evaluation. A blank instruction or one with a line break is refused, since the
     model would read a prompt it was never trained on.
     """
 
@@ -30,10 +30,10 @@ class Task:
                 f"task {self.name!r} has a blank instruction: say in one sentence what to retrieve, "
                 "for example 'Given a question, retrieve passages that answer the question'"
             )
-        if len(self.instruction.splitlines()) > 1:
+        if self.instruction.splitlines() != [self.instruction]:  # one at its end counts, as YAML's `|` leaves it
             raise ValueError(
-                f"task {self.name!r} has an instruction of several lines ({self.instruction!r}): "
-                "the template gives it one line, so join them"
+                f"task {self.name!r} has an instruction with a line break ({self.instruction!r}): "
+                "the template gives it one line, so take the break out"
             )
 
     @property

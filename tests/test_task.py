@@ -25,7 +25,10 @@ def test_a_doubled_prefix_is_refused():
         task.prompt(task.prompt("the earth is flat"))
 
 
-@pytest.mark.parametrize(("instruction", "reason"), [("", "blank"), (" \n", "blank"), ("a\nb", "several lines")])
+@pytest.mark.parametrize(
+    ("instruction", "reason"),
+    [("", "blank"), (" \n", "blank"), ("a\nb", "line break"), ("a\n", "line break"), ("a\u2028", "line break")],
+)
 def test_instructions_that_no_model_knows_are_refused(instruction: str, reason: str):
     with pytest.raises(ValueError, match=reason):
         Task("t", instruction)
