@@ -9,14 +9,19 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from ragkit.encoder import MODEL_FILE, ModelInfo
+
 MANIFEST = "complete.json"
 WEIGHTS = "adapter_model.safetensors"
-SETTINGS = ("adapter_config.json", "ragkit.json")
+ADAPTER = "adapter_config.json"
+SETTINGS = (ADAPTER, MODEL_FILE)
 
 
 def seal(folder: Path) -> None:
@@ -66,7 +71,8 @@ def average(folders: Sequence[Path], out: Path) -> Path:
     or models that went on from one another.
 
     The factors A and B are averaged, not their products: right for adapters of one descent, which lie close
-    together, and of no meaning for adapters trained apart. Raises ValueError where they do not fit.
+    together, and of no meaning for adapters trained apart. What the mean refuses is not known before it is measured, so
+    it has no threshold. Raises ValueError where they do not fit.
     """
     if len(folders) < 2:
         raise ValueError(f"got {len(folders)} checkpoint(s) to average: name at least two")
@@ -74,9 +80,19 @@ def average(folders: Sequence[Path], out: Path) -> Path:
     for folder, state in zip(folders, states, strict=True):
         if {n: t.shape for n, t in state.items()} != {n: t.shape for n, t in states[0].items()}:
             raise ValueError(f"{folder} and {folders[0]} hold adapters of different shapes: average those of one run")
+    of_each = [(_scale(folder), replace(ModelInfo.read(folder), answer_threshold=0.0)) for folder in folders]
+    for folder, told in zip(folders, of_each, strict=True):
+        if told != of_each[0]:
+            raise ValueError(f"{folder} is {told}, {folders[0]} {of_each[0]}: average those of one run")
     out.mkdir(parents=True)
     mean = {name: torch.stack([s[name].float() for s in states]).mean(0).to(t.dtype) for name, t in states[0].items()}
     save_file(mean, out / WEIGHTS, {"format": "pt"})
-    for name in SETTINGS:
-        shutil.copy(folders[-1] / name, out / name)
+    shutil.copy(folders[-1] / ADAPTER, out / ADAPTER)
+    of_each[0][1].write(out)
     return out
+
+
+def _scale(folder: Path) -> dict[str, Any]:
+    """Of an adapter, what its tensors do not say: a mean of factors under unlike ones is the mean of nothing."""
+    settings = json.loads((folder / ADAPTER).read_text("utf-8"))
+    return {name: settings.get(name) for name in ("r", "lora_alpha", "use_rslora")}
