@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -392,6 +394,23 @@ def test_checkpoints_average(run: Path, tmp_path: Path):
     assert LocalEncoder.load(out).encode_passages(["x"]).shape == (1, 64)
     with pytest.raises(ValueError, match="name at least two"):
         checkpoints.average(folders[:1], tmp_path / "one")
+    other = shutil.copytree(folders[0], tmp_path / "other")
+    settings = json.loads((other / "adapter_config.json").read_text())
+    (other / "adapter_config.json").write_text(json.dumps(settings | {"lora_alpha": 99}))
+    with pytest.raises(ValueError, match=r"'lora_alpha': 99.*average those of one run"):
+        checkpoints.average([folders[1], other], tmp_path / "none")
+    (other / "adapter_config.json").write_text(json.dumps(settings))
+    ModelInfo(base="another", max_length=64).write(other)
+    with pytest.raises(ValueError, match=r"base='another'.*average those of one run"):
+        checkpoints.average([folders[1], other], tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_mean_has_no_threshold_before_it_is_measured(run: Path, tmp_path: Path):
+    measured = shutil.copytree(run / "model", tmp_path / "measured")
+    dataclasses.replace(ModelInfo.read(measured), answer_threshold=0.7).write(measured)
+    out = checkpoints.average([measured, run / "model"], tmp_path / "mean")
+    assert ModelInfo.read(out) == ModelInfo.read(run / "model")
 
 
 def test_out_of_memory_halves_the_chunk(
@@ -410,13 +429,13 @@ def test_out_of_memory_halves_the_chunk(
         return whole(model, rows, shared=shared, multiple=multiple)  # type: ignore[arg-type]
 
     monkeypatch.setattr(embedder, "embed", small)
-    train(dataclasses.replace(config, chunk_tokens=350), data, tmp_path)
-    assert max(sizes) > 64  # halved twice, to 87, and not again
+    train(dataclasses.replace(config, chunk_tokens=350, keep_tokens=100_000), data, tmp_path)
+    assert max(sizes) > 64  # halved twice, to 87, and not again; before that, nothing was kept
     a, b = (load_file(folder / "model" / "adapter_model.safetensors") for folder in (run, tmp_path))
     for name in a:
         torch.testing.assert_close(b[name], a[name], atol=2e-4, rtol=1e-3)  # other chunks round otherwise
     monkeypatch.setattr(embedder, "embed", lambda *_, **__: small(None, [[0] * 101]))
-    with pytest.raises(MemoryError, match="set a smaller chunk_tokens"):
+    with pytest.raises(MemoryError, match="set keep_tokens: 0, then a smaller chunk_tokens"):
         train(config, data, tmp_path / "none")
 
 
@@ -565,6 +584,8 @@ def test_a_folder_is_no_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mini").mkdir()
     assert recipe_path("mini") == RECIPES / "mini.yaml"
+    with pytest.raises(FileNotFoundError, match=r"my.yaml is neither a file nor a recipe that ships: those are mini"):
+        recipe_path("my.yaml")
 
 
 def test_a_run_goes_on_where_a_knob_has_come_since():
@@ -606,7 +627,7 @@ def test_a_run_folder_is_one_run_s_at_a_time(config: TrainConfig, data: Path, tm
 
 def test_unknown_knobs_are_named(tmp_path: Path):
     (tmp_path / "r.yaml").write_text("learningrate: 1\nsources: []\n")
-    with pytest.raises(ValueError, match="sets learningrate, which trainer train does not know"):
+    with pytest.raises(ValueError, match="sets learningrate, which is not known: use sources"):
         TrainConfig.read(tmp_path / "r.yaml")
 
 
@@ -628,3 +649,27 @@ def test_a_teacher_reads_of_a_passage_what_the_student_reads(text: str, mistral_
         assert plain_ids(tokenizer, [cut])[0][:count] == ids[:count]  # the same beginning
         assert len(cut) <= len(text) and (count < len(ids) or cut == well_formed(text))
     assert first_tokens(SimpleNamespace(is_fast=False), [text], 1) == [text]
+
+
+def test_where_a_deepspeed_file_lies_makes_no_other_run(tmp_path: Path):
+    """A run begun by its recipe's path goes on under its name, or in a container."""
+    here, there = (
+        TrainConfig([], deepspeed=f"{folder}/zero3.json").yaml() for folder in ("trainer/recipes", "/app/recipes")
+    )
+    assert same_run(here, there) == []
+    assert same_run(here, TrainConfig([], deepspeed="/app/recipes/zero2.json").yaml()) == ["deepspeed"]
+
+
+def test_two_runs_of_a_process_log_into_their_own_folders(config: TrainConfig, data: Path, tmp_path: Path):
+    for name in ("one", "two"):
+        train(dataclasses.replace(config, max_steps=1), data, tmp_path / name)
+        assert list((tmp_path / name / "logs").iterdir())
+    assert "TENSORBOARD_LOGGING_DIR" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"), [({"eval_queries": -1}, "0 is all"), ({"eval_task": "sts"}, "both sides")]
+)
+def test_an_evaluation_that_cannot_be_stops_no_run_in_the_middle(knobs: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig([], **knobs)

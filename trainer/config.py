@@ -17,7 +17,11 @@ from trainer.data import RECIPES, Source
 
 def recipe_path(recipe: str) -> Path:
     """A YAML file as it is named, or the shipped recipe of that name."""
-    return Path(recipe) if Path(recipe).is_file() else RECIPES / f"{recipe}.yaml"
+    shipped = RECIPES / f"{recipe}.yaml"
+    if not Path(recipe).is_file() and not shipped.is_file():
+        have = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
+        raise FileNotFoundError(f"{recipe} is neither a file nor a recipe that ships: those are {have}")
+    return Path(recipe) if Path(recipe).is_file() else shipped
 
 
 # Knobs that say how a run is computed, not what: a run may go on with others.
@@ -70,7 +74,7 @@ class TrainConfig:
     keep_checkpoints: int = 2  # at least: a run that is killed as it writes one needs the one before
     eval_data: str = ""  # below the data folder: SET/LANG/{corpus,queries,qrels}, to score the model on as it trains
     eval_steps: int = 0  # 0: never
-    eval_queries: int = 50  # of a set, sampled
+    eval_queries: int = 50  # of a set, sampled; 0: all
     eval_passages: int = 200
     eval_task: str = "question-answering"
     seed: int = 1
@@ -80,6 +84,12 @@ class TrainConfig:
             raise ValueError(f"precision is {self.precision!r}: use auto, bf16, fp16 or fp32")
         if self.eval_task not in TASKS:
             raise ValueError(f"eval_task is {self.eval_task!r}: use one of {', '.join(TASKS)}")
+        if TASKS[self.eval_task].symmetric:
+            raise ValueError(
+                f"eval_task is {self.eval_task!r}, which prompts both sides: retrieval leaves passages bare"
+            )
+        if min(self.eval_queries, self.eval_passages) < 0:
+            raise ValueError(f"eval_queries is {self.eval_queries}, eval_passages {self.eval_passages}: 0 is all")
         if self.max_steps == 0 or self.max_steps < -1:
             raise ValueError(f"max_steps is {self.max_steps}: it must be above 0, or -1 for all that the epochs have")
         for name in (
@@ -98,19 +108,19 @@ class TrainConfig:
     @classmethod
     def read(cls, path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
         """From YAML, then ``key=value`` overrides, values as YAML. Raises ValueError that names what is wrong."""
-        raw = _yaml(path.read_text("utf-8"), str(path))
+        raw = read_yaml(path.read_text("utf-8"), str(path))
         if not isinstance(raw, dict):
             raise ValueError(f"{path} is no recipe: write lines of `key: value`, with `sources` among them")
         for override in overrides:
             key, equals, value = override.partition("=")
             if not equals:
                 raise ValueError(f"{override!r} sets nothing: write key=value, such as batch_size=128")
-            raw[key.strip()] = _yaml(value, f"--set {override}") if value else ""
+            raw[key.strip()] = read_yaml(value, f"--set {override}") if value else ""
         sources = raw.get("sources")
         if not isinstance(sources, list) or not all(isinstance(source, dict) for source in sources):
             raise ValueError(f"sources of {path} is {sources!r}: write a list of {{kind: ..., path: ...}}")
-        raw["sources"] = [Source(**_typed(Source, s, f"source {n} of {path}")) for n, s in enumerate(sources, 1)]
-        knobs = _typed(cls, raw, str(path))
+        raw["sources"] = [Source(**typed(Source, s, f"source {n} of {path}")) for n, s in enumerate(sources, 1)]
+        knobs = typed(cls, raw, str(path))
         if knobs.get("deepspeed"):
             knobs["deepspeed"] = str(_beside(path, knobs["deepspeed"]))
         return cls(**knobs)
@@ -123,20 +133,21 @@ class TrainConfig:
         return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False, allow_unicode=True)
 
 
-def _yaml(text: str, name: str) -> Any:
+def read_yaml(text: str, name: str) -> Any:
+    """Raises ValueError, with the name of what it is, where it is no YAML."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(f"{name}: not YAML ({error})") from error
 
 
-def _typed(cls: type, raw: Mapping[str, Any], name: str) -> dict[str, Any]:
+def typed(cls: type, raw: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Fields of a dataclass with the types that it declares: YAML takes 1e-4 for a text. Raises ValueError for what is
     unknown, missing, or of another type."""
     fields = {f.name: f for f in dataclasses.fields(cls)}
     if unknown := raw.keys() - fields:
         told = ", ".join(sorted(map(str, unknown)))
-        raise ValueError(f"{name} sets {told}, which trainer train does not know: it knows {', '.join(fields)}")
+        raise ValueError(f"{name} sets {told}, which is not known: use {', '.join(fields)}")
     required = {f.name for f in fields.values() if f.default is f.default_factory is dataclasses.MISSING}
     if missing := required - raw.keys():
         raise ValueError(f"{name} does not set {', '.join(sorted(missing))}")
@@ -159,7 +170,7 @@ def _beside(recipe: Path, name: str) -> Path:
 
 def same_run(one: str, other: str) -> list[str]:
     """Knobs in which two saved configurations differ, those left out that a run may change as it goes on. A knob that
-    came since one was saved has its default there."""
+    came since one was saved has its default there; a DeepSpeed file is the same wherever it lies."""
     a, b = (_complete(yaml.safe_load(text)) for text in (one, other))
     return sorted(key for key in (a.keys() | b.keys()) - FREE if a.get(key) != b.get(key))
 
@@ -167,4 +178,5 @@ def same_run(one: str, other: str) -> list[str]:
 def _complete(saved: dict[str, Any]) -> dict[str, Any]:
     of_source = dataclasses.asdict(Source("", ""))
     sources = [of_source | source for source in saved["sources"]]
-    return dataclasses.asdict(TrainConfig([])) | saved | {"sources": sources}
+    deepspeed = Path(saved.get("deepspeed", "")).name
+    return dataclasses.asdict(TrainConfig([])) | saved | {"sources": sources, "deepspeed": deepspeed}

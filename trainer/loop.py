@@ -166,15 +166,18 @@ class EmbedTrainer(Trainer):
                 torch.cuda.empty_cache()
 
     def _shrink(self, error: RuntimeError) -> None:
-        """Halve the chunk. Chunks change no gradient, so the run stays the same, only slower."""
+        """Keep nothing, then halve the chunk. Neither changes a gradient, so the run stays the same, only slower."""
         advice = f"chunk_tokens {self.chunk_tokens}, keep_tokens {self.keep_tokens}"
         longest = max(self.config.max_query_tokens, self.config.max_passage_tokens)
-        if self.args.world_size > 1 or self.chunk_tokens <= longest:
+        if self.args.world_size > 1 or (self.chunk_tokens <= longest and not self.keep_tokens):
             raise MemoryError(
-                f"out of memory with {advice}: set a smaller chunk_tokens (several devices cannot change it on "
-                "the way), then gradient_checkpointing: true, then shorter texts; the run goes on from its checkpoint"
+                f"out of memory with {advice}: set keep_tokens: 0, then a smaller chunk_tokens (several devices cannot "
+                "change them on the way), then gradient_checkpointing: true, then shorter texts; the run goes on from "
+                "its checkpoint"
             ) from error
-        self.chunk_tokens, self.keep_tokens = max(longest, self.chunk_tokens // 2), 0
+        if not self.keep_tokens:
+            self.chunk_tokens = max(longest, self.chunk_tokens // 2)
+        self.keep_tokens = 0
         log.warning("out of memory with %s: going on with chunk_tokens %d, keep_tokens 0", advice, self.chunk_tokens)
 
     def floating_point_ops(self, inputs: Any) -> int:

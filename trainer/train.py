@@ -13,7 +13,7 @@ import importlib.metadata
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +60,22 @@ def train(config: TrainConfig, data: Path, out: Path, *, report_to: Sequence[str
     """Train and return the model folder. Raises ValueError where ``out`` holds a run of another configuration, or one
     that goes on at this moment."""
     # First: with ZeRO-3 the arguments decide that weights are sharded as they load, and they join the processes.
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out / "logs"))
     arguments = _arguments(config, out, report_to)
-    with locked(out) if arguments.should_save else contextlib.nullcontext():
+    with locked(out) if arguments.should_save else contextlib.nullcontext(), _logging_to(out / "logs"):
         return _train(config, data, out, arguments)
+
+
+@contextlib.contextmanager
+def _logging_to(folder: Path) -> Iterator[None]:
+    """TensorBoard, unless the environment names another folder. It is asked for its folder as the run begins."""
+    if "TENSORBOARD_LOGGING_DIR" in os.environ:
+        yield
+        return
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ["TENSORBOARD_LOGGING_DIR"]
 
 
 def _train(config: TrainConfig, data: Path, out: Path, arguments: TrainingArguments) -> Path:
