@@ -6,7 +6,6 @@ and read the same bodies as files, and need no client for it.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,17 +72,6 @@ class Endpoint:
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
         """Money, in the currency of the prices; 0 where none is known."""
         return (prompt_tokens * (self.price_in or 0.0) + completion_tokens * (self.price_out or 0.0)) / 1e6
-
-    @classmethod
-    def read(cls, raw: Mapping[str, Any]) -> Endpoint:
-        """From a config's mapping. Raises ValueError that names unknown keys; a key's value has no place here."""
-        unknown = set(raw) - {f.name for f in dataclasses.fields(cls)}
-        if unknown:
-            raise ValueError(
-                f"an endpoint sets {', '.join(sorted(unknown))}, which is not known: "
-                f"use {', '.join(f.name for f in dataclasses.fields(cls))} (keys of APIs stay in the environment)"
-            )
-        return cls(**raw)
 
 
 @dataclass(frozen=True, slots=True)

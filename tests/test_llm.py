@@ -16,6 +16,7 @@ import pytest
 from ragkit.endpoint import Endpoint, Reply, reply_of
 from ragkit.llm import Chat, ChatError, EndpointDown
 from ragkit.pace import Pace, retry_after, seconds
+from trainer.request_plan import SynthesisConfig
 
 MESSAGES = [{"role": "user", "content": "ማን ነህ? 谁?"}]
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
@@ -325,7 +326,7 @@ def test_wrong_knobs_are_named(knobs: dict[str, Any], message: str):
 )
 def test_a_key_in_a_config_is_refused_and_not_repeated(knobs: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message) as caught:
-        Endpoint.read({"model": "m", **knobs})
+        SynthesisConfig.read({"endpoints": [{"model": "m", **knobs}]})
     assert "secret" not in str(caught.value)
 
 

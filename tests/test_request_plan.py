@@ -316,8 +316,18 @@ def test_a_config_is_read_from_yaml(tmp_path: Path):
     assert (made.seed, made.cross_lingual, made.endpoints[0].share) == (4, 0.5, 3)
     assert SynthesisConfig.read(json.loads(json.dumps(made.to_dict()))) == made
     file.write_text("seeds: 4\n", "utf-8")
-    with pytest.raises(ValueError, match="sets seeds, which trainer synthesise does not know"):
+    with pytest.raises(ValueError, match="the config sets seeds, which is not known: use endpoints"):
         config_from(file)
+    for text, message in (
+        ("a: [", "c.yaml: not YAML"),
+        ("- 1\n", "c.yaml is no config: write lines of"),
+        ("endpoints: {model: x}\n", "endpoints of the config is a dict: write a list"),
+        ("endpoints: [{share: 2}]\n", "endpoint 1 of the config does not set model"),
+        ("endpoints: [{model: x, share: much}]\n", "endpoint 1 of the config sets share to 'much': it must be float"),
+    ):
+        file.write_text(text, "utf-8")
+        with pytest.raises(ValueError, match=message):
+            config_from(file)
 
 
 def test_shards_and_tasks_files_are_checked():

@@ -19,7 +19,7 @@ import regex
 
 from ragkit.endpoint import Endpoint, reply_of, request_body
 from ragkit.owner import write_json
-from trainer.answers import Log, Record, answer_record, dump, load
+from trainer.answers import Log, Record, answer_record, dump
 from trainer.data import read_records
 from trainer.request_plan import STAGES, Plan, Request, SynthesisConfig, read_passages, read_tasks
 
@@ -84,7 +84,7 @@ def plan_from(config: SynthesisConfig, stage: str, source: Path | None) -> Plan:
     if source is not None and not source.exists():
         raise ValueError(f"{source} is not there")
     if stage == "examples" and source:
-        return Plan(config, stage, tasks=read_tasks(load(source)))
+        return Plan(config, stage, tasks=read_tasks(read_records(source)))
     if stage == "questions" and source:
         return Plan(config, stage, passages=read_passages(read_records(source)))
     return Plan(config, stage)

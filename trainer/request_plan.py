@@ -13,7 +13,7 @@ import itertools
 import json
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 from ragkit.endpoint import Endpoint
 from ragkit.sparse import well_formed
 from trainer import prompts
+from trainer.config import read_yaml, typed
 from trainer.languages import language, language_shares
 from trainer.prompts import Message
 from trainer.slots import ASYMMETRIC, KIND_WEIGHTS, KINDS, QUESTION, SETTINGS, Slots, draw_slots
@@ -66,11 +67,12 @@ class SynthesisConfig:
 
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> SynthesisConfig:
-        """From a config file's mapping. Raises ValueError that names unknown knobs."""
-        unknown = set(raw) - {f.name for f in fields(cls)}
-        if unknown:
-            raise ValueError(f"the config sets {', '.join(sorted(unknown))}, which trainer synthesise does not know")
-        return cls(**{**raw, "endpoints": tuple(Endpoint.read(e) for e in raw.get("endpoints", ()))})
+        """From a config file's mapping. Raises ValueError that names what is unknown or of another type."""
+        given = raw.get("endpoints", [])
+        if not isinstance(given, list) or not all(isinstance(endpoint, dict) for endpoint in given):
+            raise ValueError(f"endpoints of the config is a {type(given).__name__}: write a list of {{model: ...}}")
+        made = [Endpoint(**typed(Endpoint, e, f"endpoint {n} of the config")) for n, e in enumerate(given, 1)]
+        return cls(**typed(cls, {**raw, "endpoints": made}, "the config"))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -280,7 +282,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 def config_from(path: Path | None, **given: Any) -> SynthesisConfig:
     """A YAML file's config, or none, with what is ``given`` (and not None) in its place."""
-    import yaml
-
-    raw: dict[str, Any] = (yaml.safe_load(path.read_text("utf-8")) or {}) if path else {}
+    raw = (read_yaml(path.read_text("utf-8"), str(path)) or {}) if path else {}
+    if not isinstance(raw, dict):
+        raise ValueError(f"{path} is no config: write lines of `key: value`, with `endpoints` among them")
     return SynthesisConfig.read({**raw, **{k: v for k, v in given.items() if v is not None}})
