@@ -223,7 +223,7 @@ class LocalEncoder:
             where,
             config=config,
             dtype="auto" if adapter else exact,  # as stored; all of it in float32 would be a second's work
-            attn_implementation=attention(device, config.model_type),
+            attn_implementation=attention(device, config.model_type, dtype),
         )
         digest = weights_digest(source) if source.is_dir() else f"{where}@{model.config._commit_hash}"
         if adapter:
@@ -371,11 +371,11 @@ def fast_dtype(device: str) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def attention(device: str, architecture: str) -> str:
-    """FlashAttention 2 on a GPU that has it (Ampere or newer, flash-attn installed), else ours for architectures that
-    it is tested with, else PyTorch's SDPA under transformers' masks."""
+def attention(device: str, architecture: str, dtype: torch.dtype) -> str:
+    """FlashAttention 2 on a GPU that has it (Ampere or newer, flash-attn installed) in 16 bits, the only ones that it
+    takes; else ours for architectures that it is tested with, else PyTorch's SDPA under transformers' masks."""
     modern = device.startswith("cuda") and torch.cuda.get_device_capability()[0] >= 8
-    if modern and find_spec("flash_attn"):
+    if modern and dtype in (torch.float16, torch.bfloat16) and find_spec("flash_attn"):
         return "flash_attention_2"
     return ATTENTION if architecture in CAUSAL else "sdpa"
 
