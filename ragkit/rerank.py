@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import httpx
 
-from ragkit.client import masked
+from ragkit.client import header_key, masked
 from ragkit.extras import install
 from ragkit.settings import RerankSettings
 from ragkit.sparse import well_formed
@@ -52,7 +52,7 @@ class EndpointReranker:
         if settings.style not in ("jina", "openai", "tei"):
             raise ValueError(f"rerank style {settings.style!r}: use 'jina', 'openai' or 'tei'")
         self.settings = settings
-        key = settings.api_key.get_secret_value() if settings.api_key else ""
+        key = header_key(settings.api_key)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = httpx.Client(headers=headers, timeout=settings.timeout)
 

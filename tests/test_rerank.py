@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -259,3 +259,29 @@ def test_a_password_in_its_url_is_not_shown():
     with pytest.raises(RerankError, match=r"the reranker at http://127\.0\.0\.1:9/rerank cannot") as told:
         asked.scores("q", ["a"])
     assert "hunter2" not in str(told.value)
+
+
+def test_a_key_with_a_line_break_is_not_shown():
+    settings = RerankSettings(url="http://127.0.0.1:9/rerank", api_key=SecretStr("s3cret\nkey"))
+    with pytest.raises(ValueError, match="a header cannot carry") as told:
+        EndpointReranker(settings)
+    assert "s3cret" not in str(told.value)
+
+
+def test_what_lies_beyond_the_depth_is_returned_and_not_read_again(encoder: HashEncoder) -> None:
+    """`ragkit evaluate` asks for 200 passages, and measures what a search for 10 would find."""
+    read: list[int] = []
+
+    class Counting:
+        def scores(self, query: str, texts: Sequence[str]) -> list[float]:
+            read.append(len(texts))
+            return [float(n) for n in range(len(texts))]
+
+    texts = [f"the ferry leaves at {n}" for n in range(9)]
+    passages = [Passage(str(uuid.UUID(int=n)), t, "en", "d", "/d", n, "h", 9) for n, t in enumerate(texts)]
+    with open_store(":memory:", "town", encoder) as store:
+        store.upsert(passages, encoder.encode_passages(texts))
+        plain = Retriever(store, encoder).search("ferry", mode="dense", k=9)
+        found = Retriever(store, encoder, reranker=Counting(), rerank_depth=4).search("ferry", mode="dense", k=9)
+    assert read == [4] and [hit.rank for hit in found] == list(range(1, 10))
+    assert [h.passage.id for h in found] == [h.passage.id for h in [*plain[3::-1], *plain[4:]]]
