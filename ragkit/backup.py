@@ -17,13 +17,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
 import ragkit
 from ragkit import qdrant
 from ragkit.archive import Manifest, extract_archive, read_manifest, require_room, taken, write_archive
-from ragkit.client import masked
+from ragkit.client import header_key, masked
 from ragkit.generations import Folder, Server
 from ragkit.names import check_corpus
 from ragkit.reindex import open_current
@@ -244,7 +245,11 @@ def _node(client: Any) -> str:
 
 @contextmanager
 def _http(url: str, settings: QdrantSettings) -> Iterator[httpx.Client]:
-    headers = {"api-key": settings.api_key.get_secret_value()} if settings.api_key else {}
+    key = header_key(settings.api_key)
+    headers = {"api-key": key} if key else {}
+    parts = urlsplit(url)
+    if parts.port is None:  # as QdrantClient has it
+        url = parts._replace(netloc=f"{parts.netloc}:6333").geturl()
     verify: Any = True
     if settings.ca:
         import ssl

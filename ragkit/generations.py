@@ -19,6 +19,8 @@ from qdrant_client import models
 from ragkit.archive import taken
 from ragkit.owner import FolderLock, StoreError, write_json
 
+SUPERSEDING = "superseding"  # in a collection's metadata: the generation that is about to become current in its place
+
 
 @dataclass(frozen=True, slots=True)
 class Generation:
@@ -52,16 +54,25 @@ class Server:
         self._client = client
 
     def current(self, corpus: str) -> str | None:
+        """Raises StoreError where the name is somebody else's: an alias of theirs would be taken over, and beside a
+        collection of theirs none can be made."""
+        other = f"is none of ragkit's: choose another name for the corpus than {corpus!r}"
         for alias in self._client.get_aliases().aliases:
-            if alias.alias_name == corpus and alias.collection_name.startswith(f"{corpus}--"):
+            if alias.alias_name == corpus:
+                if not alias.collection_name.startswith(f"{corpus}--"):
+                    raise StoreError(
+                        f"alias {corpus!r} on this server stands for {alias.collection_name!r}, which {other}"
+                    )
                 return alias.collection_name.removeprefix(f"{corpus}--")
+        if self._client.collection_exists(corpus):
+            raise StoreError(f"collection {corpus!r} on this server {other}")
         return None
 
     def make_current(self, corpus: str, fingerprint: str) -> None:
         operations: list[Any] = []
         before = self.current(corpus)
-        if before not in (None, fingerprint):
-            self._client.update_collection(f"{corpus}--{fingerprint}", metadata={"previous": before})
+        told = {SUPERSEDING: None} | ({"previous": before} if before not in (None, fingerprint) else {})
+        self._client.update_collection(f"{corpus}--{fingerprint}", metadata=told)
         if before is not None:
             operations.append(models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=corpus)))
         made = models.CreateAlias(collection_name=f"{corpus}--{fingerprint}", alias_name=corpus)

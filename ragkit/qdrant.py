@@ -7,6 +7,7 @@ Quantised vectors always stay in memory: that is what they are for.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException
 
 from ragkit import filters
-from ragkit.client import masked
+from ragkit.client import header_key, masked
 from ragkit.owner import StoreError
 from ragkit.settings import QdrantSettings
 from ragkit.tenant import TENANT
@@ -46,21 +47,31 @@ class _Server:
             return method(*arguments, **options)
         except (ApiException, QdrantException, OSError, RpcError) as error:
             told = " ".join(str(error).split())  # theirs have several lines
-            raise StoreError(
-                f"the Qdrant server at {self._url} cannot be asked ({told}): is it running there, is the API key right?"
-            ) from error
+            raise StoreError(f"the Qdrant server at {self._url} {_refusal(error, told)}") from error
+
+
+def _refusal(error: Exception, told: str) -> str:
+    status = getattr(error, "status_code", None)
+    code = getattr(error.code(), "name", "") if isinstance(error, RpcError) and hasattr(error, "code") else ""
+    if status in (401, 403) or code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
+        return f"cannot be asked ({told}): is the API key right, and may it write?"
+    if status is None and code in ("", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN"):
+        return f"cannot be asked ({told}): is it running there?"
+    if "ndex required" in told:
+        return f"refused ({told}): name the field in RAGKIT_QDRANT_INDEX, as `author, year:integer`"
+    return f"refused ({told})"
 
 
 def connect(url: str, settings: QdrantSettings) -> Any:
     """A QdrantClient whose methods raise StoreError. Raises OSError where the certificate authority's file cannot be
-    read."""
+    read, ValueError for a key that no header can carry."""
     options: dict[str, Any] = {}
     if settings.ca:
         authority = Path(settings.ca).read_bytes()
         options = {"verify": settings.ca, "grpc_options": {"root_certificates": authority}}
     client = QdrantClient(
         url=url,
-        api_key=settings.api_key.get_secret_value() if settings.api_key else None,
+        api_key=header_key(settings.api_key) or None,
         timeout=settings.timeout,
         prefer_grpc=settings.grpc,
         grpc_port=settings.grpc_port,
@@ -140,6 +151,20 @@ def quantization_of(info: models.CollectionInfo) -> str:
     vectors: Any = info.config.params.vectors
     config = vectors[DENSE].quantization_config
     return type(config).__name__.removesuffix("Quantization").lower() if config else "none"
+
+
+def carried(settings: QdrantSettings, info: models.CollectionInfo) -> QdrantSettings:
+    """The settings of a next generation: where they name no quantization, and nothing that is to lie on disk, as the
+    present one has it. Another one would not fit where this one did."""
+    vectors: Any = info.config.params.vectors
+    present, kind = vectors[DENSE], quantization_of(info)
+    kept: dict[str, Any] = {"vectors_on_disk": settings.vectors_on_disk or bool(present.on_disk)}
+    if settings.quantization == "none" and kind != "none":
+        kept["quantization"] = kind
+        turbo = getattr(present.quantization_config, "turbo", None)
+        size = getattr(getattr(turbo, "bits", None), "value", None)
+        kept["bits"] = next((bits for bits, name in _TURBO_BITS.items() if name == size), settings.bits)
+    return replace(settings, **kept)
 
 
 def _strict(settings: QdrantSettings) -> models.StrictModeConfig:

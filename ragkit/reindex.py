@@ -3,8 +3,9 @@
 A new generation is filled beside the current one, which serves on; then the pointer is swapped, atomically.
 Every point is copied with its payload and id as they are, whoever's it is, so tenants, metadata and what
 LlamaIndex added come along. A run that was cut off goes on: what is there already is not embedded again.
-Passes repeat until one finds nothing to do, so that what was written meanwhile is not lost. The old
-generation stays until you :func:`prune`; :func:`roll_back` makes it current again, and a second one takes that back.
+Passes repeat until one finds nothing to do, so that what was written meanwhile is not lost; from then to the swap
+ragkit's own writers are refused (what LlamaIndex writes in that moment is not seen). The old generation stays until
+you :func:`prune`; :func:`roll_back` makes it current again, and a second one takes that back.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 
 from ragkit import cluster, nodes, qdrant
 from ragkit.client import masked
-from ragkit.generations import Folder, Generation, Generations, Server
+from ragkit.generations import SUPERSEDING, Folder, Generation, Generations, Server
 from ragkit.progress import Bar, shown
 from ragkit.settings import QdrantSettings
 from ragkit.store import CorpusNotFound, Store, StoreError, open_store
@@ -119,13 +120,27 @@ def reindex(
         new, embedded, dropped = beside(old, encoder, progress=progress)
         with new:
             new.optimize()
-            passages = new.count(everybody=True)
-        with _generations(location, settings) as generations:
-            generations.make_current(corpus, encoder.fingerprint)
+            with _writers_refused(old, encoder.fingerprint), _generations(location, settings) as generations:
+                embedded, dropped = embedded + _copy(old, new, encoder, progress), dropped + _drop_absent(old, new)
+                passages = new.count(everybody=True)
+                generations.make_current(corpus, encoder.fingerprint)
         return ReindexReport(passages, embedded, dropped, old.fingerprint)
     finally:
         if current is None:
             old.close()
+
+
+@contextmanager
+def _writers_refused(old: Store, coming: str) -> Iterator[None]:
+    """On a server, where others may write too; in a folder its owner alone can."""
+    if not hasattr(old.client, "update_collection"):
+        yield
+        return
+    old.client.update_collection(old.collection, metadata={SUPERSEDING: coming})
+    try:
+        yield
+    finally:
+        old.client.update_collection(old.collection, metadata={SUPERSEDING: None})
 
 
 def beside(old: Store, encoder: Encoder, *, progress: bool | Bar = False) -> tuple[Store, int, int]:
@@ -135,13 +150,14 @@ def beside(old: Store, encoder: Encoder, *, progress: bool | Bar = False) -> tup
     with _generations(old.location, old.settings) as generations:
         generations.make_current(old.corpus, old.fingerprint)  # said outright, before there is a second one
     shared = None if old.tenant is None else "-"  # points are copied past the tenants, so any name will do
-    settings = old.settings
+    present = old.client.get_collection(old.collection)
+    settings = qdrant.carried(old.settings, present)
     if old.location.startswith(("http://", "https://")):
-        settings = cluster.carried(settings, old.client.get_collection(old.collection))
+        settings = cluster.carried(settings, present)
     new = open_store(old.location, old.corpus, encoder, tenant=shared, qdrant_settings=settings, generation=True)
     try:
         if settings.tiers:
-            kept = cluster.tiered(old.client.get_collection(old.collection))
+            kept = cluster.tiered(present)
             promoted = cluster.shard_keys(old.client, old.collection) if kept else []
             cluster.make_shards(new.client, new.collection, settings, promoted)
         embedded = dropped = 0

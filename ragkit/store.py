@@ -30,7 +30,7 @@ from qdrant_client import QdrantClient, models
 from ragkit import cluster, filters, nodes, qdrant
 from ragkit.client import masked
 from ragkit.documents import namespace
-from ragkit.generations import Folder, Generations, Server
+from ragkit.generations import SUPERSEDING, Folder, Generations, Server
 from ragkit.names import check_corpus, check_tenant
 from ragkit.owner import CorpusInUse, NoRoom, StoreError
 from ragkit.qdrant import DENSE, PAGE, SPARSE, UPSERT
@@ -243,13 +243,20 @@ class Store:
 
     def refuse_superseded(self) -> None:
         """Raises FingerprintMismatch where another generation is the current one by now, as after a reindex: what is
-        written here would not be found."""
+        written here would not be found. StoreError where that is about to happen."""
         current = self._generations.current(self.corpus) if self._generations else None
         if current not in (None, self.fingerprint):
             raise FingerprintMismatch(
                 f"corpus {self.corpus!r} at {masked(self.location)} was switched to encoder {current} while this "
                 f"process wrote to it with {self.fingerprint}, so what it wrote last may not be found: start it again "
                 "with that model (RAGKIT_MODEL, --model)"
+            )
+        told = self._generations.metadata(self.corpus, self.fingerprint) if self._generations else None
+        if told and (coming := told.get(SUPERSEDING)):
+            raise StoreError(
+                f"corpus {self.corpus!r} at {masked(self.location)} is being switched to encoder {coming}, so what "
+                "this process wrote last may not be found: run it again when `ragkit reindex` is done. If that was cut "
+                "off, run that again, or give it up by `ragkit generations --prune`"
             )
 
     @property

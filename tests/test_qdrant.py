@@ -8,15 +8,18 @@ import subprocess
 import uuid
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
+import httpx
 import numpy as np
 import pytest
 from conftest import HashEncoder
 from fake_qdrant import serving
 from pydantic import SecretStr
 from qdrant_client import models
+from qdrant_client.http.exceptions import UnexpectedResponse
 
 from ragkit import filters, qdrant
 from ragkit.settings import QdrantSettings, Settings
@@ -152,7 +155,7 @@ def test_whatever_a_server_does_not_do_is_told_in_a_line(encoder: HashEncoder) -
             lambda: list(store.states()),
             lambda: store.search(dense=encoder.encode_passages(["boat"])[0]),
         ):
-            with pytest.raises(StoreError, match=r"cannot be asked \(.*400.*\): is it running") as told:
+            with pytest.raises(StoreError, match=r"refused \(.*400.*\)$") as told:
                 refused()
             assert "\n" not in str(told.value)
 
@@ -331,3 +334,33 @@ def test_settings_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch)
     for blank in ("", " \t"):
         monkeypatch.setenv("RAGKIT_TENANT", blank)
         assert Settings().tenant is None
+
+
+@pytest.mark.parametrize(
+    ("status", "told", "advice"),
+    [
+        (401, "Must provide an API key", r"cannot be asked .*: is the API key right"),
+        (403, "Write access denied", r"cannot be asked .*: is the API key right, and may it write"),
+        (400, 'Index required but not found for "author"', r"refused .*: name the field in RAGKIT_QDRANT_INDEX"),
+        (409, "Collection `town` already exists!", r"refused .*already exists.*\)$"),
+    ],
+)
+def test_a_refusal_blames_what_is_to_blame(status: int, told: str, advice: str) -> None:
+    error = UnexpectedResponse(status, told, told.encode(), httpx.Headers())
+
+    def refuse() -> None:
+        raise error
+
+    server = qdrant._Server(SimpleNamespace(count=refuse), "http://127.0.0.1:6333")  # type: ignore[arg-type]
+    with pytest.raises(StoreError, match=advice):
+        server.count()
+
+
+def test_a_key_with_the_line_break_of_echo_is_sent_without_it(encoder: HashEncoder) -> None:
+    """As `echo key | base64` leaves it in a Kubernetes secret; another one is refused and not shown."""
+    with serving() as (fake, url):
+        open_store(url, "town", encoder, qdrant_settings=QdrantSettings(api_key=SecretStr(f"{SECRET}\n"))).close()
+        assert {headers["api-key"] for *_, headers in fake.seen if "api-key" in headers} == {SECRET}
+        with pytest.raises(ValueError, match="white space or letters that a header cannot carry") as told:
+            open_store(url, "town", encoder, qdrant_settings=QdrantSettings(api_key=SecretStr(f"{SECRET}\nx")))
+        assert SECRET not in str(told.value)

@@ -13,15 +13,18 @@ import numpy as np
 import pytest
 from conftest import SCRIPTS, HashEncoder
 from fake_qdrant import serving
+from qdrant_client import models
 from test_store import PASSAGES, passage
 from typer.testing import CliRunner
 
 from ragkit.around import Around
 from ragkit.cli import app
+from ragkit.generations import SUPERSEDING
 from ragkit.ingest import ingest
 from ragkit.live import LiveRetriever
-from ragkit.reindex import open_current, reindex, roll_back
+from ragkit.reindex import _drop_absent, open_current, prune, reindex, roll_back
 from ragkit.retrieve import Retriever
+from ragkit.settings import QdrantSettings
 from ragkit.store import CorpusInUse, CorpusNotFound, FingerprintMismatch, Store, StoreError, open_store
 
 OLD, NEW = HashEncoder("old"), HashEncoder("new")
@@ -307,3 +310,84 @@ def test_the_command(tmp_path: Path, mistral_folder: Path, monkeypatch: pytest.M
     assert run("--rollback") == {"current": OLD.fingerprint}
     failed = CliRunner().invoke(app, ["reindex", "--corpus", "village"])
     assert failed.exit_code == 1 and "no corpus 'village'" in failed.output
+
+
+def test_on_a_server_no_write_of_ours_is_lost_between_the_last_pass_and_the_swap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    root = tmp_path / "docs"
+    root.mkdir()
+    (root / "a.txt").write_text("чайка")
+    with serving() as (_, url):
+        fill(url)
+        whole = Store.optimize
+        refused: list[str] = []
+
+        def late(store: Store) -> None:
+            """The passes have ended; the new generation is not current."""
+            whole(store)
+            if store.encoder.fingerprint == NEW.fingerprint and not refused:
+                refused.append("")
+                with open_store(url, "town", OLD) as old:
+                    old.upsert([passage(50, "written late", "en")], OLD.encode_passages(["written late"]))
+
+        def at_last(old: Store, new: Store) -> int:
+            dropped = _drop_absent(old, new)
+            if refused:
+                with (
+                    open_store(url, "town", OLD) as store,
+                    pytest.raises(StoreError, match="is being switched") as told,
+                ):
+                    ingest([root], store, OLD)
+                refused.append(str(told.value))
+            return dropped
+
+        monkeypatch.setattr(Store, "optimize", late)
+        monkeypatch.setattr("ragkit.reindex._drop_absent", at_last)
+        report = reindex(url, "town", NEW)
+        assert report.passages == len(PASSAGES) + 1 and "run it again when `ragkit reindex` is done" in refused[-1]
+        monkeypatch.undo()
+        roll_back(url, "town")
+        with open_store(url, "town", OLD) as store:
+            assert len(ingest([root], store, OLD).skipped) == 0  # nothing is refused any more
+
+
+def test_a_reindex_that_was_killed_at_its_end_can_be_given_up(tmp_path: Path):
+    with serving() as (_, url):
+        fill(url)
+        with open_store(url, "town", OLD) as store:
+            store.client.update_collection(store.collection, metadata={SUPERSEDING: NEW.fingerprint})
+            with pytest.raises(StoreError, match="generations --prune"):
+                store.refuse_superseded()
+            prune(url, "town")
+            store.refuse_superseded()
+
+
+def test_a_next_generation_is_quantised_as_the_present_one(location: str):
+    """The variables may not be set in the shell that reindexes: eight times the memory would be a surprise."""
+    settings = QdrantSettings(quantization="turbo", bits=2, vectors_on_disk=True)
+    with open_store(location, "town", OLD, qdrant_settings=settings) as store:
+        store.upsert(PASSAGES, OLD.encode_passages([p.text for p in PASSAGES]))
+        before = store.client.get_collection(store.collection).config.params.vectors["dense"]
+    reindex(location, "town", NEW)
+    with open_store(location, "town", NEW) as store:
+        after = store.client.get_collection(store.collection).config.params.vectors["dense"]
+    assert (after.quantization_config, after.on_disk) == (before.quantization_config, True)
+    assert "bits2" in str(after.quantization_config)
+
+
+def test_a_name_that_is_somebody_elses_is_left_alone():
+    """Qdrant would let the alias be taken over; its former target is written down nowhere."""
+    with serving() as (fake, url):
+        client = fake.local
+        client.create_collection("llama_docs", vectors_config={})
+        alias = models.CreateAlias(collection_name="llama_docs", alias_name="work")
+        client.update_collection_aliases([models.CreateAliasOperation(create_alias=alias)])
+        with pytest.raises(
+            StoreError, match=r"alias 'work' on this server stands for 'llama_docs'.*choose another name"
+        ):
+            open_store(url, "work", OLD)
+        with pytest.raises(StoreError, match="collection 'llama_docs' on this server is none of ragkit's"):
+            open_store(url, "llama_docs", OLD)
+        assert [c.name for c in client.get_collections().collections] == ["llama_docs"]
+        assert client.get_aliases().aliases[0].collection_name == "llama_docs"
