@@ -54,7 +54,8 @@ class GroundedConfig:
 def prompt(question: str, hits: Sequence[Hit], fence: str) -> list[dict[str, str]]:
     """The messages for a chat model. ``fence`` must be unguessable: a word drawn for this request alone."""
     lang = detect_language(question)
-    language = "" if lang == UNDETERMINED else f" (its BCP-47 code is {lang})"
+    # Han alone is Japanese at times, which the model sees for itself.
+    language = "" if lang in (UNDETERMINED, "zh") else f" (its BCP-47 code is {lang})"
     rules = RULES.format(language=language, fence=fence)
     quoted = "\n\n".join(f"{fence} {n} begins\n{_titled(hit)}\n{fence} {n} ends" for n, hit in enumerate(hits, 1))
     asked = (

@@ -128,7 +128,11 @@ class Retriever:
             ]
         if self.reranker is None:
             return found
-        return [rerank(self.reranker, query, hits)[:k] for query, hits in zip(queries, found, strict=True)]
+        return [self._reranked(self.reranker, query, hits)[:k] for query, hits in zip(queries, found, strict=True)]
+
+    def _reranked(self, reranker: Reranker, query: str, hits: Sequence[Hit]) -> list[Hit]:
+        """Beyond the ``rerank_depth`` best they stay as they were, with scores of another kind."""
+        return [*rerank(reranker, query, hits[: self.rerank_depth]), *hits[self.rerank_depth :]]
 
     def _with_embedding(
         self,
@@ -154,24 +158,27 @@ class Retriever:
         return self._hybrid(query, dense, lang, where, k)
 
     def _sparse(self, query: str, lang: str | None, where: Where | None, k: int) -> list[Hit]:
-        own = detect_language(query)
+        own = _spoken(query, lang)[0]
         terms = sparse_query(query, own)
         return self.store.search(sparse=terms, sparse_lang=_known(own), lang=lang, where=where, k=k)
 
     def _hybrid(self, query: str, dense: np.ndarray, lang: str | None, where: Where | None, k: int) -> list[Hit]:
-        own, fusion = detect_language(query), self.fusion
-        terms = sparse_query(query, own)
-        # Of the query's language; what has none that is known (a part number, a log) may answer too.
-        home: dict[str, Any] = {"lang": lang or own, "or_unknown": lang is None, "sparse_lang": own, "where": where}
-        at_home = own != UNDETERMINED and _speaks(home["lang"], own)
-        bm25 = self.store.scores(sparse=terms, k=fusion.depth, **home) if at_home else np.empty(0)
-        if not len(bm25):
-            at_home, home = False, {"lang": lang, "or_unknown": False, "where": where}
+        fusion = self.fusion
+        for own in (spoken := _spoken(query, lang)):
+            terms = sparse_query(query, own)
+            # Of the query's language; what has none that is known (a part number, a log) may answer too.
+            home: dict[str, Any] = {"lang": lang or own, "or_unknown": lang is None, "sparse_lang": own, "where": where}
+            at_home = own != UNDETERMINED and _speaks(home["lang"], own)
+            bm25 = self.store.scores(sparse=terms, k=fusion.depth, **home) if at_home else np.empty(0)
+            if len(bm25):
+                break
+        else:
+            terms, at_home, home = sparse_query(query, spoken[0]), False, {"lang": lang, "where": where}
             bm25 = self.store.scores(sparse=terms, k=fusion.depth, **home)
         if not len(bm25):
             return _ranked(self.store.search(dense=dense, lang=lang, where=where, k=k))
 
-        near = {name: home[name] for name in ("lang", "or_unknown", "where")}
+        near = {name: value for name, value in home.items() if name != "sparse_lang"}
         cosines = self.store.scores(dense=dense, k=fusion.depth, **near)
         weights = (1.0, fusion.lean * stands_out(bm25) / stands_out(cosines))
         fused = self.store.search(
@@ -242,6 +249,15 @@ def _ranked(hits: Sequence[Hit]) -> list[Hit]:
 
 def _speaks(lang: str, own: str) -> bool:
     return lang == own or lang.startswith(f"{own}-")
+
+
+def _spoken(query: str, lang: str | None) -> list[str]:
+    """The languages that a query may be in, the likelier first: Han alone is Chinese, or Japanese without kana
+    (``東京 所在地``), and where passages in Japanese are asked for, that."""
+    own = detect_language(query)
+    if own != "zh":
+        return [own]
+    return ["ja"] if lang and _speaks(lang, "ja") else ["zh", "ja"]
 
 
 def _known(lang: str) -> str | None:

@@ -289,3 +289,39 @@ def test_a_request_without_a_task_gets_the_retriever_s(store: Store, picky: Pick
     found = retriever.retrieve(TaskQuery("x", lang="en", where=Where(source="/en.md")))
     assert [n.node.metadata["path"] for n in found] == ["/en.md"] * 3
     assert retriever.retrieve(TaskQuery("x", lang="en", where=Where(source="/th.md"))) == []
+
+
+def test_han_alone_may_be_japanese(encoder: HashEncoder):
+    """東京 所在地 has no kana: where there is no Chinese, or Japanese is asked for, BM25 is heard on Japanese."""
+    japanese = [passage(f"東京都庁の所在地は{n}丁目です", "ja") for n in range(3)] + [
+        passage("港の図書館は休みです", "ja")
+    ]
+    chinese = [passage(f"图书馆在码头旁边{n}号", "zh") for n in range(3)]
+    away = HashEncoder()
+    with open_store(":memory:", "town", away) as store:
+        store.upsert(japanese, away.encode_passages([p.text for p in japanese]))
+        asked = Spying(store, "東京 所在地")
+        assert asked.homes == ["zh", "ja"]
+        store.upsert(chinese, away.encode_passages([p.text for p in chinese]))
+        assert Spying(store, "東京 所在地", lang="ja").homes == ["ja"]
+        assert Spying(store, "码头 图书馆").homes == ["zh"]
+        assert Spying(store, "東京の所在地").homes == ["ja"]
+
+
+class Spying:
+    """In which languages' passages BM25 was looked for."""
+
+    def __init__(self, store: Store, query: str, lang: str | None = None) -> None:
+        self.homes: list[str | None] = []
+        whole = store.scores
+
+        def scores(**asked: Any) -> np.ndarray:
+            if asked.get("sparse"):
+                self.homes.append(asked["lang"])
+            return whole(**asked)
+
+        store.scores = scores  # type: ignore[method-assign]
+        try:
+            assert Retriever(store, store.encoder).search(query, lang=lang, k=2)
+        finally:
+            store.scores = whole  # type: ignore[method-assign]
