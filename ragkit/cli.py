@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ragkit.commands import (
+    ASKS,
     MODES,
     AsJson,
+    AskTask,
     Corpus,
     Count,
     Diversity,
@@ -129,7 +131,7 @@ def search(
 def ask(
     query: Query,
     corpus: Corpus,
-    task: TaskName = "",
+    task: AskTask = "",
     instruction: Instruction = "",
     mode: ModeName = MODES[0],
     lang: Lang = "",
@@ -149,7 +151,7 @@ def ask(
     as_json: AsJson = False,
 ) -> None:
     """Answer a question from the corpus, with citations, or say that the corpus doesn't."""
-    asked = request_of(task, instruction, mode, lang, source, since, until, where)
+    asked = request_of(task or ("" if instruction else ASKS), instruction, mode, lang, source, since, until, where)
     with opened_retriever(corpus, store, model, tenant) as retriever:
         encoder: Any = retriever.encoder
         question = None if mode == "sparse" else encoder.encode_queries([query], asked["task"])  # (1, D)

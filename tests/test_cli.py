@@ -17,6 +17,7 @@ from test_grounded import Model
 from typer.testing import CliRunner
 
 from ragkit.cli import app
+from ragkit.retrieve import Retriever
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,7 +42,7 @@ def run(*arguments: object) -> dict[str, Any]:
     return json.loads(lines[-1])
 
 
-def test_ingest_search_ask(world: Path):
+def test_ingest_search_ask(world: Path, monkeypatch: pytest.MonkeyPatch):
     first = run("ingest", world, "--corpus", "town")
     assert (first["added"], first["unchanged"], first["removed"], first["skipped"]) == (7, 0, 0, 1)
     assert first["passages"] == 7
@@ -63,6 +64,18 @@ def test_ingest_search_ask(world: Path):
     assert set(answer) == {"answer", "model", "citations", "hits"} and answer["model"] == ""
     [citation] = answer["citations"]
     assert answer["answer"] == f"{citation['quote']} [1]"
+    tasks: list[str] = []
+    whole = Retriever.search_batch
+
+    def spied(self: Retriever, *arguments: Any, **asked: Any) -> Any:
+        tasks.append(asked["task"].name)
+        return whole(self, *arguments, **asked)
+
+    monkeypatch.setattr(Retriever, "search_batch", spied)
+    run("ask", SCRIPTS["ja"], "--corpus", "town")
+    run("ask", SCRIPTS["ja"], "--corpus", "town", "--task", "web-search")
+    run("search", SCRIPTS["ja"], "--corpus", "town")
+    assert tasks == ["question-answering", "web-search", "web-search"]  # answer_threshold was chosen under the first
     assert citation["id"] in {h["id"] for h in answer["hits"]}
 
 
