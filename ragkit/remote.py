@@ -132,7 +132,13 @@ class RemoteEncoder:
         return parts(texts, most, min(config.batch_bytes, self.server.room or config.batch_bytes))
 
     def _embed(self, texts: list[str], body: dict[str, Any]) -> np.ndarray:
-        answer = self._client.post("/v1/embeddings", {**body, "input": texts})
+        try:
+            answer = self._client.post("/v1/embeddings", {**body, "input": texts})
+        except RemoteError as error:
+            half = len(texts) // 2
+            if error.status != 413 or not half:  # of another limit than it tells: tokens a request
+                raise
+            return np.concatenate([self._embed(part, body) for part in (texts[:half], texts[half:])])
         try:
             told = answer.get("fingerprint", "")
             if self.server.fingerprint and told != self.server.fingerprint:

@@ -10,6 +10,7 @@ import json
 import logging
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -379,3 +380,22 @@ def test_a_url_needs_no_torch(model: LocalEncoder):
 
 def test_open_encoder_takes_a_folder_too(folder: Path, model: LocalEncoder):
     assert open_encoder(folder).fingerprint == model.fingerprint
+
+
+def test_a_request_that_is_too_much_is_halved():
+    """A server may bound the tokens of a request, which its texts and bytes do not tell."""
+    sent: list[int] = []
+
+    def post(path: str, body: dict[str, Any]) -> Any:
+        sent.append(len(body["input"]))
+        if len(body["input"]) > 2:
+            raise RemoteError("too many tokens: send the texts in parts", 413)
+        return {"data": [{"index": n, "embedding": [1.0, float(t)]} for n, t in enumerate(body["input"])]}
+
+    remote: Any = object.__new__(RemoteEncoder)
+    remote._client, remote.server = SimpleNamespace(post=post), SimpleNamespace(fingerprint="")
+    assert remote._embed(["1", "2", "3", "4", "5"], {})[:, 1].tolist() == [1, 2, 3, 4, 5]
+    assert sent == [5, 2, 3, 1, 2]
+    remote._client = SimpleNamespace(post=lambda *_: post("", {"input": "abc"}))
+    with pytest.raises(RemoteError, match="in parts"):
+        remote._embed(["one that is too long by itself"], {})
