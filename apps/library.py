@@ -30,10 +30,11 @@ from typing import Any, Literal
 from apps.explain import Found, search
 from apps.remember import Remembering
 from apps.uploads import Arrival
+from ragkit.archive import copied, require_room, taken
 from ragkit.client import RemoteError, is_url, masked
 from ragkit.files import stored_path
 from ragkit.live import LiveRetriever
-from ragkit.owner import CorpusInUse
+from ragkit.owner import CorpusInUse, NoRoom
 from ragkit.progress import Bar
 from ragkit.reindex import beside
 from ragkit.rerank import Reranker, RerankError, load_reranker
@@ -286,7 +287,7 @@ class Library:
                 store.fingerprint,
                 store.count(),
                 store.languages(),
-                None if self.served else sum(f.stat().st_size for f in self._folder(store).rglob("*") if f.is_file()),
+                None if self.served else taken(self._folder(store)),
             )
 
     def documents(self, text: str = "", most: int = 50) -> list[Entry]:
@@ -401,7 +402,7 @@ class Library:
 
     def _build(self, what: str, model: str, paths: Sequence[Path], *, wait: bool = False) -> Iterator[Step]:
         with self._change(wait=wait):
-            place = Path(self.location) if self.served else self._copied()
+            place = Path(self.location) if self.served else self._copy()
             command = [sys.executable, "-m", "apps.build", what, str(self.location if self.served else place)]
             command += [self.corpus, model, *(str(path) for path in paths)]
             last = Step(0)
@@ -419,9 +420,9 @@ class Library:
                     shutil.rmtree(place, ignore_errors=True)
             yield last
 
-    def _copied(self) -> Path:
+    def _copy(self) -> Path:
         """A folder beside the corpus that holds a copy of it, if it exists; writers are kept out by the caller. Raises
-        NotReady where it exists and is not ours to open."""
+        NotReady where it exists and is not ours to open, or the disk has no room for another."""
         current = ""
         try:
             with self.lease() as retriever:
@@ -431,10 +432,15 @@ class Library:
                 raise
         place = self._building
         shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
-        if current:
-            copied = place / current
-            shutil.copytree(self.root / current, copied, ignore=shutil.ignore_patterns("lock", "owner.json"))
+        try:
+            place.mkdir(parents=True)
+            if current:
+                require_room(self.root, taken(self.root / current))
+                leave = shutil.ignore_patterns("lock", "owner.json")
+                shutil.copytree(self.root / current, place / current, ignore=leave, copy_function=copied)
+        except (NoRoom, OSError) as error:
+            shutil.rmtree(place, ignore_errors=True)
+            raise NotReady("store", f"the corpus cannot be changed: {error}") from error
         return place
 
     def _taken_over(self, place: Path, model: str, encoder: Remembering) -> bool:
