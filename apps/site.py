@@ -167,7 +167,7 @@ def create(
     """The application, for any ASGI server that listens on ``host``. Raises ValueError where it would be open to
     others without a login."""
     auth = login(settings, host)
-    library = Library(settings, corpus, rival=rival, alone=auth is None and host in LOOPBACK)
+    library = Library(settings, corpus, rival=rival, alone=auth is None and not settings.app.open and host in LOOPBACK)
     i18n = gr.I18n(**{language: dict(said) for language, said in translations().items()})
     desk = Desk(library, settings, i18n, questions, examples, rival)
     site = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, on_shutdown=[library.close])

@@ -493,6 +493,7 @@ def test_what_is_missing_is_told_with_what_to_do(browser: Browser, tmp_path: Pat
         ("127.0.0.1", {}, True, True),
         ("127.0.0.1", {"app": AppSettings(auth=SecretStr("ana:open-sesame"))}, False, True),
         ("0.0.0.0", {"app": AppSettings(open=True)}, False, True),
+        ("127.0.0.1", {"app": AppSettings(open=True)}, False, True),  # behind a proxy that lets strangers in
         ("127.0.0.1", {"tenant": "bo"}, True, False),
     ],
 )
