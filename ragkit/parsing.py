@@ -31,7 +31,7 @@ from ragkit.readers import Reader
 from ragkit.types import Document, Mark
 
 _START = 120  # seconds until the child is up: Python's own start, on a machine that is busy
-_SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD")  # in names of variables that the child has no use for
+_SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD", "AUTH")  # in names of variables that the child has no use for
 
 
 class Parser:
@@ -62,7 +62,11 @@ class Parser:
                 try:
                     line = self._answers.get(timeout=limits.seconds)
                 except queue.Empty:
-                    yield skipped(path, f"cannot be read: its parser took longer than {limits.seconds:g} seconds")
+                    yield skipped(
+                        path,
+                        f"cannot be read: its parser took longer than {limits.seconds:g} seconds "
+                        "(RAGKIT_LIMITS_SECONDS)",
+                    )
                     return
                 if not line:
                     yield skipped(path, f"cannot be read: {self._death()}")
