@@ -52,7 +52,7 @@ def read_rows(file: Path) -> list[Row]:
     return rows
 
 
-def from_row(row: Row, start: Row | None = None) -> dict[str, Constant]:
+def from_row(row: Row) -> dict[str, Constant]:
     """Constants of one measured row, each as if measured at ``points`` x ``dimension`` of it."""
     source = f"{row.get('store', 'a store')}, {row['points']:,} x {row['dimension']}, {row['quantization']}, " \
              f"{row.get('machine', 'machine not named')}, {row.get('date', 'no date')}"  # fmt: skip

@@ -135,25 +135,3 @@ def shard_counts(planned: int, most: int = 64) -> list[int]:
     """What to draw around a plan: the planned number, and powers of two up to twice that number or ``most``."""
     limit = min(most, 2 * planned)
     return sorted({2**n for n in range(20) if 2**n <= limit} | {planned})
-
-
-# ---------------------------------------------------------------------- where theory has an answer
-
-
-def m_m_1(rate: float, mean: float) -> tuple[float, float]:
-    """Mean and 99 % of the time in a queue with one server, exponential service times of this mean (seconds)."""
-    free = 1 / mean - rate
-    return 1 / free, math.log(100) / free
-
-
-def m_g_1(rate: float, mean: float, variance: float) -> float:
-    """Mean time in a queue with one server and any service time (Pollaczek and Khinchine)."""
-    return mean + rate * (mean**2 + variance) / (2 * (1 - rate * mean))
-
-
-def m_m_c(rate: float, mean: float, servers: int) -> float:
-    """Mean time in a queue with ``servers``, exponential service times (Erlang's C)."""
-    load = rate * mean
-    last = load**servers / math.factorial(servers) * servers / (servers - load)
-    waits = last / (sum(load**n / math.factorial(n) for n in range(servers)) + last)
-    return mean + waits * mean / (servers - load)

@@ -10,7 +10,7 @@ import statistics
 import pytest
 
 from ragkit import search_load
-from ragkit.search_load import Load, curve, lognormal, m_g_1, m_m_1, m_m_c, measured, shard_counts, simulate
+from ragkit.search_load import Load, curve, lognormal, measured, shard_counts, simulate
 
 QUERIES = 8_000
 COUNT, CLOSE = (300_000, 0.02) if os.environ.get("RAGKIT_PROVE") else (12_000, 0.08)
@@ -18,6 +18,25 @@ COUNT, CLOSE = (300_000, 0.02) if os.environ.get("RAGKIT_PROVE") else (12_000, 0
 
 def exponential(mean: float):
     return lambda rng: rng.expovariate(1 / mean)
+
+
+def m_m_1(rate: float, mean: float) -> tuple[float, float]:
+    """Mean and 99 % of the time in a queue with one server, exponential service times of this mean (seconds)."""
+    free = 1 / mean - rate
+    return 1 / free, math.log(100) / free
+
+
+def m_g_1(rate: float, mean: float, variance: float) -> float:
+    """Mean time in a queue with one server and any service time (Pollaczek and Khinchine)."""
+    return mean + rate * (mean**2 + variance) / (2 * (1 - rate * mean))
+
+
+def m_m_c(rate: float, mean: float, servers: int) -> float:
+    """Mean time in a queue with ``servers``, exponential service times (Erlang's C)."""
+    load = rate * mean
+    last = load**servers / math.factorial(servers) * servers / (servers - load)
+    waits = last / (sum(load**n / math.factorial(n) for n in range(servers)) + last)
+    return mean + waits * mean / (servers - load)
 
 
 def test_one_server_is_as_the_theory_says():

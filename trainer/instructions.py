@@ -8,7 +8,6 @@ sentence comes from is told with it, since a score is comparable only with those
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -141,18 +140,6 @@ def instruction_of(metadata: TaskMetadata) -> Instruction:
         )
     fitting = [s for s in metadata.task_subtypes or [] if s in _FITTING.get(category, ())]
     return Instruction(Task(name, _SUBTYPES[fitting[0]] if fitting else _RULES[category], symmetric), "rule")
-
-
-def missing(tasks: Iterable[Any]) -> list[str]:
-    """Names of the tasks (mteb's, parts of aggregates included) that have no instruction."""
-    without: list[str] = []
-    for task in tasks:
-        try:
-            instruction_of(task.metadata)
-        except ValueError:
-            without.append(task.metadata.name)
-        without += missing(getattr(task.metadata, "tasks", ()))
-    return without
 
 
 def is_bare(metadata: TaskMetadata, prompt_type: Any, *, rerank_prompted: bool = False) -> bool:
