@@ -71,8 +71,11 @@ class Server:
     def make_current(self, corpus: str, fingerprint: str) -> None:
         operations: list[Any] = []
         before = self.current(corpus)
-        told = {SUPERSEDING: None} | ({"previous": before} if before not in (None, fingerprint) else {})
-        self._client.update_collection(f"{corpus}--{fingerprint}", metadata=told)
+        told: dict[str, Any] = {"previous": before} if before not in (None, fingerprint) else {}
+        if (self.metadata(corpus, fingerprint) or {}).get(SUPERSEDING):  # of a reindex that was cut off
+            told[SUPERSEDING] = None
+        if told:
+            self._client.update_collection(f"{corpus}--{fingerprint}", metadata=told)
         if before is not None:
             operations.append(models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=corpus)))
         made = models.CreateAlias(collection_name=f"{corpus}--{fingerprint}", alias_name=corpus)

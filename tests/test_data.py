@@ -380,7 +380,7 @@ def test_public_sets_are_sources(tmp_path: Path):
         (Source("qa", "/data/qa.jsonl", "sts"), "'/data/qa.jsonl' is an absolute path: write it from the data folder"),
         (Source("public", "hotpot"), "unknown public set 'hotpot'"),
         (Source("public", "nli", where={"lang": "en"}), "'nli' is public, and has its own way with where"),
-        (Source("public", "nli", "sts", together=True), "its own way with instruction, together: leave that out"),
+        (Source("public", "nli", "sts", together=True), "its own way with instruction: leave that out"),
     ],
 )
 def test_errors_say_what_to_do(data: Path, source: Source, message: str):
@@ -390,7 +390,7 @@ def test_errors_say_what_to_do(data: Path, source: Source, message: str):
 
 @pytest.mark.parametrize(
     ("query", "instruction", "message"),
-    [("ጥያቄ", "", "blank instruction"), ("ጥያቄ", [], "blank instruction"), ("ጥያቄ", "Find\nit", "several lines"),
+    [("ጥያቄ", "", "blank instruction"), ("ጥያቄ", [], "blank instruction"), ("ጥያቄ", "Find\nit", "line break"),
      ("Instruct: Find it\nQuery: ጥያቄ", "Find it", "already starts with the prefix")],
 )  # fmt: skip
 def test_what_makes_no_prompt_is_refused_before_the_run(tmp_path: Path, query: str, instruction: Any, message: str):

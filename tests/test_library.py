@@ -23,7 +23,7 @@ from apps.library import Library, NotReady, Step, _steps
 from apps.pages.languages import Survey, Surveys
 from apps.remember import Remembering
 from apps.uploads import brought_in
-from ragkit.archive import taken
+from ragkit.archive import copied, taken
 from ragkit.client import RemoteError
 from ragkit.encoder import LocalEncoder
 from ragkit.ingest import ingest
@@ -64,7 +64,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory, mistral_folder: Path) -> Pa
 @pytest.fixture
 def library(filled: Path, settings: Settings) -> Iterator[Library]:
     """Over a copy of it."""
-    shutil.copytree(filled / "store", settings.store)
+    shutil.copytree(filled / "store", settings.store, copy_function=copied)
     library = Library(settings, "town", alone=True)
     yield library
     library.close()

@@ -137,7 +137,7 @@ def test_the_key_is_sent_and_never_shown(
         assert all(headers.get("api-key") == SECRET for _, _, _, headers in fake.seen)
         assert any("insecure connection" in str(w.message) for w in said)  # a key in clear is told
         fake.answer = None  # type: ignore[assignment]  # every request fails from here
-        with pytest.raises(StoreError, match="is the API key right") as refused:
+        with pytest.raises(StoreError, match="refused") as refused:
             open_store(url, "town", encoder, qdrant_settings=keyed)
         shown.append(str(refused.value))
     with pytest.raises(StoreError) as absent:
@@ -212,7 +212,7 @@ def test_grpc_carries_the_key_and_the_same_collection() -> None:
     try:
         with serving() as (_, url):
             over = QdrantSettings(grpc=True, grpc_port=port, api_key=SecretStr(SECRET))
-            with pytest.raises(StoreError, match="cannot be asked") as refused:
+            with pytest.raises(StoreError, match="refused") as refused:
                 open_store(url, "town", HashEncoder(), qdrant_settings=over)
         assert SECRET not in str(refused.value)
     finally:

@@ -187,7 +187,7 @@ def test_llama_index_unchanged(url: str, model: LocalEncoder):
         ({"task": "web-search"}, 422, "a task without input_type"),
         ({"input_type": "document", "task": "sts"}, 422, "both sides carry its prompt"),
         ({"input_type": "query", "instruction": " "}, 422, "blank instruction"),
-        ({"input_type": "query", "instruction": "one\ntwo"}, 422, "several lines"),
+        ({"input_type": "query", "instruction": "one\ntwo"}, 422, "line break"),
         ({"input_type": "query", "input": TASKS["web-search"].prompt("x")}, 422, "already starts with the prefix"),
         ({"input": []}, 422, "empty list"),
         ({"input": [["a"]]}, 422, "token ids"),
