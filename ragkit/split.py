@@ -24,7 +24,7 @@ from ragkit.types import UNDETERMINED
 
 CountTokens = Callable[[Sequence[str]], list[int]]
 
-SPLIT_VERSION = 2  # part of every document's hash: raise it when the same text would split otherwise
+SPLIT_VERSION = 3  # part of every document's hash: raise it when the same text would make other passages
 
 _GRAPHEME = regex.compile(r"\X")
 _JOINS = regex.compile(r"[\p{GCB=Extend}\p{GCB=SpacingMark}\u200d]")  # belongs to the character before it

@@ -41,7 +41,7 @@ class Document:
     id: str  # a record's own `_id`, or the file's path below the ingested root
     path: str  # absolute POSIX path of the file it was read from
     text: str
-    lang: str  # BCP-47
+    lang: str  # BCP-47, as the file says; "" where it does not
     title: str = ""
     marks: tuple[Mark, ...] = ()  # by rising start
     date: str = ""  # ISO 8601, a day or a moment; what it says of itself, not when the file was written

@@ -14,9 +14,11 @@ from conftest import HashEncoder
 
 from ragkit import Document, Passage
 from ragkit.ingest import IngestError, IngestReport, ingest
+from ragkit.language import detect_language
 from ragkit.limits import Limits
 from ragkit.owner import NoRoom
 from ragkit.readers import READERS
+from ragkit.retrieve import Retriever
 from ragkit.store import Store, open_store
 
 
@@ -467,3 +469,27 @@ def test_documents_stream(tmp_path: Path, store: Store, encoder: HashEncoder) ->
     finally:
         del READERS[".big"]
     assert (len(read), store.count()) == (16, 8)  # four batches are read, to be sorted; the third fails
+
+
+def test_a_manual_in_many_languages_is_found_in_each(
+    tmp_path: Path, store: Store, encoder: HashEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each passage has its own language; a line too short to tell has its document's, a declared one stays."""
+    paragraphs = {
+        "de": "Drücken Sie den grünen Knopf drei Sekunden lang, bis die Lampe blinkt, und schließen Sie den Deckel.",
+        "fr": "Appuyez sur le bouton vert pendant trois secondes jusqu'à ce qu'il clignote, puis fermez le capot.",
+        "ja": "緑色のボタンを三秒間押し続け、ランプが点滅したら、ゆっくりとふたを閉めてください。" * 2,
+        "am": "መብራቱ እስኪበራ ድረስ አረንጓዴውን ቁልፍ ለሦስት ሰከንድ ተጭነው ይያዙ፤ ከዚያም ክዳኑን ቀስ አድርገው ይዝጉ፤ መመሪያውን በጥንቃቄ ያንብቡ።",
+        "ar": "اضغط على الزر الأخضر لمدة ثلاث ثوان حتى يومض المصباح، ثم أغلق الغطاء ببطء واقرأ بقية التعليمات بعناية.",
+    }
+    whole = "\n\n".join([*paragraphs.values(), "Model 7 B"])
+    (tmp_path / "manual.txt").write_text(whole, "utf-8")
+    write_jsonl(tmp_path / "told.jsonl", {"_id": "told", "text": paragraphs["fr"], "lang": "de"})
+    monkeypatch.setattr(encoder, "count_tokens", lambda texts: list(map(len, texts)))
+    monkeypatch.setattr(encoder, "max_length", 200)
+    ingest([tmp_path], store, encoder, passage_tokens=112)
+    spoken = {passage.text: passage.lang for passage in stored(store) if passage.document == "manual.txt"}
+    assert spoken == {text: lang for lang, text in paragraphs.items()} | {"Model 7 B": detect_language(whole)}
+    assert {passage.lang for passage in stored(store) if passage.document == "told"} == {"de"}
+    [found] = Retriever(store, encoder).search("አረንጓዴውን ቁልፍ", lang="am")
+    assert found.passage.text == paragraphs["am"]
