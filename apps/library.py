@@ -108,7 +108,7 @@ class Library:
         self.corpus = corpus
         self.location = settings.store
         self.model = settings.model
-        self.served = self.location.startswith(("http://", "https://"))
+        self.served = is_url(self.location)
         self.root = Path(self.location).expanduser().resolve()
         self.uploads, self._uploaded = self._folders()
         self._live: LiveRetriever | None = None

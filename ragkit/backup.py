@@ -24,7 +24,7 @@ import httpx
 import ragkit
 from ragkit import qdrant
 from ragkit.archive import Manifest, extract_archive, read_manifest, require_room, taken, write_archive
-from ragkit.client import header_key, masked
+from ragkit.client import header_key, is_url, masked
 from ragkit.generations import Folder, Server
 from ragkit.names import check_corpus
 from ragkit.reindex import open_current
@@ -65,7 +65,7 @@ def backup_store(store: Store, out: str | Path) -> Kept:
     out = Path(out)
     made = datetime.now(UTC)
     client: Any = store.client
-    kind = "server" if _is_url(store.location) else "embedded"
+    kind = "server" if is_url(store.location) else "embedded"
     node = _node(client) if kind == "server" else ""
     if named_folder or out.is_dir():
         name = "-".join([store.corpus, f"{made:%Y%m%dT%H%M%SZ}", *node.split()[:2]])
@@ -122,7 +122,7 @@ def restore(
             f"{source} is of the corpus {manifest.corpus!r}, not {corpus!r}: passages are known by their corpus' name, "
             f"so give --corpus {manifest.corpus}, and another --store to have it beside the present one"
         )
-    place = "server" if _is_url(str(location)) else "embedded"
+    place = "server" if is_url(location) else "embedded"
     if manifest.kind != place:
         raise StoreError(
             f"{source} is of the {manifest.kind} engine ({manifest.engine}), {masked(location)} is not: their files "
@@ -273,10 +273,6 @@ def _done(response: httpx.Response, what: str) -> None:
 def _patient(settings: QdrantSettings | None) -> QdrantSettings:
     settings = settings or QdrantSettings()
     return replace(settings, timeout=max(settings.timeout, HOURS))
-
-
-def _is_url(place: str) -> bool:
-    return place.startswith(("http://", "https://"))
 
 
 def _made(folder: Path) -> Path:

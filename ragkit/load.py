@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ragkit.client import is_url
 from ragkit.progress import Bar, shown
 from ragkit.reindex import Identity
 from ragkit.settings import QdrantSettings
@@ -55,7 +56,7 @@ def load(
     identity = Identity(manifest.fingerprint, manifest.dimension, manifest.max_length)
     with open_store(location, corpus, identity, tenant=manifest.tenant, qdrant_settings=settings) as store:
         before = store.count()
-        threads = parallel if store.location.startswith(("http://", "https://")) else 1
+        threads = parallel if is_url(store.location) else 1
         run = _Load(store, folder, look=before > 0)
         # A graph that serves more than what is to come, whoever's, is worth keeping.
         keep = store.count(everybody=True) >= manifest.passages

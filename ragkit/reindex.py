@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ragkit import cluster, nodes, qdrant
-from ragkit.client import masked
+from ragkit.client import is_url, masked
 from ragkit.generations import SUPERSEDING, Folder, Generation, Generations, Server
 from ragkit.progress import Bar, shown
 from ragkit.settings import QdrantSettings
@@ -62,7 +62,7 @@ class Identity:
 @contextmanager
 def _generations(location: str | Path, settings: QdrantSettings) -> Iterator[Generations]:
     place = str(location)
-    if place.startswith(("http://", "https://")):
+    if is_url(place):
         client = qdrant.connect(place, settings)
         try:
             yield Server(client)
@@ -152,7 +152,7 @@ def beside(old: Store, encoder: Encoder, *, progress: bool | Bar = False) -> tup
     shared = None if old.tenant is None else "-"  # points are copied past the tenants, so any name will do
     present = old.client.get_collection(old.collection)
     settings = qdrant.carried(old.settings, present)
-    if old.location.startswith(("http://", "https://")):
+    if is_url(old.location):
         settings = cluster.carried(settings, present)
     new = open_store(old.location, old.corpus, encoder, tenant=shared, qdrant_settings=settings, generation=True)
     try:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import httpx
 
-from ragkit.client import header_key, masked
+from ragkit.client import header_key, is_url, masked
 from ragkit.extras import install
 from ragkit.settings import RerankSettings
 from ragkit.sparse import well_formed
@@ -45,7 +45,7 @@ class EndpointReranker:
     """Safe to share among threads. Raises :class:`RerankError` where the endpoint fails."""
 
     def __init__(self, settings: RerankSettings) -> None:
-        if not settings.url.startswith(("http://", "https://")):
+        if not is_url(settings.url):
             raise ValueError(
                 f"rerank url {masked(settings.url)!r}: give the whole address, as http://localhost:8080/rerank"
             )

@@ -28,7 +28,7 @@ import numpy as np
 from qdrant_client import QdrantClient, models
 
 from ragkit import cluster, filters, nodes, qdrant
-from ragkit.client import masked
+from ragkit.client import is_url, masked
 from ragkit.documents import namespace
 from ragkit.generations import SUPERSEDING, Folder, Generations, Server
 from ragkit.names import check_corpus, check_tenant
@@ -95,7 +95,7 @@ def open_store(
     place = str(location)
     settings = qdrant_settings or QdrantSettings()
     name = f"{corpus}--{encoder.fingerprint}"
-    server = place.startswith(("http://", "https://"))
+    server = is_url(place)
     if not server:
         qdrant.refuse_unsupported(settings, place)
     root: Path | None = None
@@ -134,7 +134,7 @@ def open_store(
 def _generations(place: str, client: Any) -> Generations | None:
     if place == ":memory:":
         return None
-    server = place.startswith(("http://", "https://"))
+    server = is_url(place)
     return Server(client) if server else Folder(Path(place).expanduser().resolve())
 
 
@@ -270,7 +270,7 @@ class Store:
 
     def _create(self, identity: dict[str, Any]) -> None:
         shared = self.tenant is not None
-        server = self.location.startswith(("http://", "https://"))
+        server = is_url(self.location)
         qdrant.indexes(self.settings, tenants=shared)  # refused here, where it is wrong, before anything is made
         self._whole.create_collection(
             self.collection,
@@ -607,7 +607,7 @@ class Store:
     def unindexed(self, *, keep: bool) -> Iterator[None]:
         """Much will be written: no HNSW graph is built before this ends, and then all at once; ``keep`` leaves one that
         is there. The embedded engine builds none by itself, see :meth:`optimize`."""
-        server = self.location.startswith(("http://", "https://"))
+        server = is_url(self.location)
         metadata = self._whole.get_collection(self.collection).config.metadata or {}
         if not server or (keep and cluster.LOADING not in metadata):
             yield
