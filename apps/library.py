@@ -36,7 +36,7 @@ from ragkit.files import stored_path
 from ragkit.live import LiveRetriever
 from ragkit.owner import CorpusInUse, NoRoom
 from ragkit.progress import Bar
-from ragkit.reindex import beside
+from ragkit.reindex import admit_writers, beside
 from ragkit.rerank import Reranker, RerankError, load_reranker
 from ragkit.retrieve import Mode, Retriever
 from ragkit.settings import Settings
@@ -195,7 +195,7 @@ class Library:
                 qdrant_settings=self.settings.qdrant,
                 create=create,
             )
-        except StoreError as error:
+        except (StoreError, ValueError) as error:
             raise self._not_ready(error) from error
 
     def _not_ready(self, error: Exception) -> NotReady:
@@ -331,6 +331,7 @@ class Library:
                 keys = [*keys, *((state.path, state.document) for state in store.states(path))]
             ids = [state.id for state in store.states_of(sorted(set(keys)))]
             store.delete(ids)
+            store.refuse_superseded()
             return len(ids)
 
     def upload(self, arrival: Arrival) -> Iterator[Step]:
@@ -418,6 +419,9 @@ class Library:
             finally:
                 if not self.served:
                     shutil.rmtree(place, ignore_errors=True)
+                elif what == "reindex" and last.report is None:  # stopped, perhaps where it refuses writers
+                    with suppress(StoreError):
+                        admit_writers(self.location, self.corpus, self.settings.qdrant)
             yield last
 
     def _copy(self) -> Path:

@@ -48,6 +48,8 @@ class Generations(Protocol):
 
     def remove(self, corpus: str, fingerprint: str) -> None: ...
 
+    def admit_writers(self, corpus: str, fingerprint: str) -> None: ...  # whom a reindex that was cut off still refuses
+
 
 class Server:
     def __init__(self, client: Any) -> None:
@@ -71,12 +73,10 @@ class Server:
     def make_current(self, corpus: str, fingerprint: str) -> None:
         operations: list[Any] = []
         before = self.current(corpus)
-        told: dict[str, Any] = {"previous": before} if before not in (None, fingerprint) else {}
-        if (self.metadata(corpus, fingerprint) or {}).get(SUPERSEDING):  # of a reindex that was cut off
-            told[SUPERSEDING] = None
-        if told:
-            self._client.update_collection(f"{corpus}--{fingerprint}", metadata=told)
+        if before == fingerprint:
+            return
         if before is not None:
+            self._client.update_collection(f"{corpus}--{fingerprint}", metadata={"previous": before})
             operations.append(models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=corpus)))
         made = models.CreateAlias(collection_name=f"{corpus}--{fingerprint}", alias_name=corpus)
         operations.append(models.CreateAliasOperation(create_alias=made))
@@ -99,6 +99,10 @@ class Server:
 
     def remove(self, corpus: str, fingerprint: str) -> None:
         self._client.delete_collection(f"{corpus}--{fingerprint}")
+
+    def admit_writers(self, corpus: str, fingerprint: str) -> None:
+        if (self.metadata(corpus, fingerprint) or {}).get(SUPERSEDING):
+            self._client.update_collection(f"{corpus}--{fingerprint}", metadata={SUPERSEDING: None})
 
 
 class Folder:
@@ -160,6 +164,9 @@ class Folder:
         finally:
             lock.release()
         shutil.rmtree(folder)
+
+    def admit_writers(self, corpus: str, fingerprint: str) -> None:
+        """Its owner alone writes to a folder: nobody is refused."""
 
 
 def _current_first(found: list[Generation]) -> list[Generation]:

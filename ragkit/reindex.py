@@ -117,6 +117,7 @@ def reindex(
     try:
         if old.fingerprint == encoder.fingerprint:
             return ReindexReport(old.count(everybody=True), 0, 0, old.fingerprint)
+        admit_writers(location, corpus, settings)  # whom one that was cut off still refuses
         new, embedded, dropped = beside(old, encoder, progress=progress)
         with new:
             new.optimize()
@@ -143,10 +144,18 @@ def _writers_refused(old: Store, coming: str) -> Iterator[None]:
         old.client.update_collection(old.collection, metadata={SUPERSEDING: None})
 
 
+def admit_writers(location: str | Path, corpus: str, settings: QdrantSettings | None = None) -> None:
+    """Give up a reindex that was killed between its last pass and the swap: until then writers are refused."""
+    with _generations(location, settings or QdrantSettings()) as generations:
+        current, _ = _current(generations, location, corpus)
+        generations.admit_writers(corpus, current)
+
+
 def beside(old: Store, encoder: Encoder, *, progress: bool | Bar = False) -> tuple[Store, int, int]:
     """The generation of ``encoder`` beside the current one, ``old``: open, brought up to it, and not made current.
     Also how many passages were embedded for that, and how many were gone. Raises StoreError where ``old`` is written
-    to faster than this copies."""
+    to faster than this copies, and FingerprintMismatch where it is current no more."""
+    old.refuse_overtaken()
     with _generations(old.location, old.settings) as generations:
         generations.make_current(old.corpus, old.fingerprint)  # said outright, before there is a second one
     shared = None if old.tenant is None else "-"  # points are copied past the tenants, so any name will do
@@ -186,6 +195,7 @@ def roll_back(location: str | Path, corpus: str, settings: QdrantSettings | None
                 + (f": {corpus}--{previous} is gone" if previous else "")
             )
         generations.make_current(corpus, previous)
+        generations.admit_writers(corpus, previous)
         return previous
 
 
@@ -204,6 +214,7 @@ def prune(location: str | Path, corpus: str, settings: QdrantSettings | None = N
     with _generations(location, settings or QdrantSettings()) as generations:
         current, _ = _current(generations, location, corpus)
         generations.make_current(corpus, current)  # said outright: it may have been the only whole one
+        generations.admit_writers(corpus, current)
         others = [one for one in generations.all(corpus) if not one.current]
         for other in others:
             generations.remove(corpus, other.fingerprint)

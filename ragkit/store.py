@@ -241,9 +241,9 @@ class Store:
             self._whole, self.location, self.corpus, self.encoder, tenant=tenant, qdrant_settings=self.settings
         )
 
-    def refuse_superseded(self) -> None:
+    def refuse_overtaken(self) -> None:
         """Raises FingerprintMismatch where another generation is the current one by now, as after a reindex: what is
-        written here would not be found. StoreError where that is about to happen."""
+        written here would not be found."""
         current = self._generations.current(self.corpus) if self._generations else None
         if current not in (None, self.fingerprint):
             raise FingerprintMismatch(
@@ -251,12 +251,16 @@ class Store:
                 f"process wrote to it with {self.fingerprint}, so what it wrote last may not be found: start it again "
                 "with that model (RAGKIT_MODEL, --model)"
             )
+
+    def refuse_superseded(self) -> None:
+        """:meth:`refuse_overtaken`, and StoreError where that is about to happen: for who has written, or will."""
+        self.refuse_overtaken()
         told = self._generations.metadata(self.corpus, self.fingerprint) if self._generations else None
         if told and (coming := told.get(SUPERSEDING)):
             raise StoreError(
                 f"corpus {self.corpus!r} at {masked(self.location)} is being switched to encoder {coming}, so what "
                 "this process wrote last may not be found: run it again when `ragkit reindex` is done. If that was cut "
-                "off, run that again, or give it up by `ragkit generations --prune`"
+                "off, run that again, or give it up by `ragkit generations --prune`, which leaves the current one alone"
             )
 
     @property

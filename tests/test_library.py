@@ -26,6 +26,7 @@ from apps.uploads import brought_in
 from ragkit.archive import copied, taken
 from ragkit.client import RemoteError
 from ragkit.encoder import LocalEncoder
+from ragkit.generations import SUPERSEDING
 from ragkit.ingest import ingest
 from ragkit.owner import FolderLock
 from ragkit.rerank import RerankError
@@ -623,3 +624,30 @@ def test_a_copy_takes_no_more_disk_and_a_full_one_is_told(
         list(library.ingest([more]))
     assert told.value.trouble == "store" and not place.exists()
     assert library.status().passages == len(SCRIPTS)
+
+
+def test_a_reindex_stopped_at_its_end_refuses_no_writer(
+    encoder: HashEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The child is killed, so it cannot say that it is over."""
+
+    def killed(command: Sequence[str]) -> Iterator[Step]:
+        with open_store(command[4], command[5], encoder) as store:
+            store.client.update_collection(store.collection, metadata={SUPERSEDING: "f" * 16})
+        yield Step(1)
+        raise AssertionError("it was not stopped")
+
+    monkeypatch.setattr("apps.library._steps", killed)
+    with serving() as (_, url):
+        with open_store(url, "town", encoder) as store:
+            ingest([scripts(tmp_path / "files")], store, encoder)
+        library = Library(Settings(model="hash", store=url, _env_file=None), "town", alone=True)
+        library._encoder = Remembering(encoder)
+        entry = library.documents()[0]
+        steps = library.reindex("other")
+        next(steps)
+        with pytest.raises(NotReady, match="is being switched"), library.lease() as retriever:
+            retriever.store.refuse_superseded()
+        steps.close()
+        assert library.remove([(entry.path, entry.document)]) == 1
+        library.close()

@@ -22,7 +22,7 @@ from ragkit.cli import app
 from ragkit.generations import SUPERSEDING
 from ragkit.ingest import ingest
 from ragkit.live import LiveRetriever
-from ragkit.reindex import _drop_absent, open_current, prune, reindex, roll_back
+from ragkit.reindex import _drop_absent, beside, open_current, prune, reindex, roll_back
 from ragkit.retrieve import Retriever
 from ragkit.settings import QdrantSettings
 from ragkit.store import CorpusInUse, CorpusNotFound, FingerprintMismatch, Store, StoreError, open_store
@@ -391,3 +391,19 @@ def test_a_name_that_is_somebody_elses_is_left_alone():
             open_store(url, "llama_docs", OLD)
         assert [c.name for c in client.get_collections().collections] == ["llama_docs"]
         assert client.get_aliases().aliases[0].collection_name == "llama_docs"
+
+
+def test_a_reindex_beside_another_leaves_its_writers_refused(location: str):
+    """The app's comparison page brings a generation up while a reindex ends; and what is current no more stays so."""
+    fill(location)
+    with open_store(location, "town", OLD) as store:
+        if hasattr(store.client, "update_collection"):
+            store.client.update_collection(store.collection, metadata={SUPERSEDING: NEW.fingerprint})
+            beside(store, NEW)[0].close()
+            with pytest.raises(StoreError, match="is being switched"):
+                store.refuse_superseded()
+        reindex(location, "town", NEW, current=store)
+        with pytest.raises(FingerprintMismatch, match="was switched to encoder"):
+            beside(store, HashEncoder("third"))
+    with open_store(location, "town", NEW) as store:
+        store.refuse_superseded()
