@@ -72,8 +72,8 @@ def header_key(key: SecretStr | None) -> str:
     """A key as a header carries it, without the line break that ``echo`` leaves at its end; "" for none. Raises
     ValueError, without the key, for one that no header can carry: httpx's own error would quote it."""
     told = key.get_secret_value().strip() if key else ""
-    if not all("!" <= letter <= "~" for letter in told):
-        raise ValueError("the API key has white space or letters that a header cannot carry: is it whole?")
+    if not all(" " <= letter <= "~" for letter in told):
+        raise ValueError("the API key has line breaks or letters that a header cannot carry: is it whole?")
     return told
 
 

@@ -55,7 +55,7 @@ def _refusal(error: Exception, told: str) -> str:
     code = getattr(error.code(), "name", "") if isinstance(error, RpcError) and hasattr(error, "code") else ""
     if status in (401, 403) or code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
         return f"cannot be asked ({told}): is the API key right, and may it write?"
-    if status is None and code in ("", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN"):
+    if status in (502, 503, 504) or (status is None and code in ("", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN")):
         return f"cannot be asked ({told}): is it running there?"
     if "ndex required" in told:
         return f"refused ({told}): name the field in RAGKIT_QDRANT_INDEX, as `author, year:integer`"
@@ -157,9 +157,14 @@ def carried(settings: QdrantSettings, info: models.CollectionInfo) -> QdrantSett
     """The settings of a next generation: where they name no quantization, and nothing that is to lie on disk, as the
     present one has it. Another one would not fit where this one did."""
     vectors: Any = info.config.params.vectors
+    sparse: Any = info.config.params.sparse_vectors
     present, kind = vectors[DENSE], quantization_of(info)
-    kept: dict[str, Any] = {"vectors_on_disk": settings.vectors_on_disk or bool(present.on_disk)}
-    if settings.quantization == "none" and kind != "none":
+    kept: dict[str, Any] = {
+        "vectors_on_disk": settings.vectors_on_disk or bool(present.on_disk),
+        "graph_on_disk": settings.graph_on_disk or bool(getattr(present.hnsw_config, "on_disk", False)),
+        "sparse_on_disk": settings.sparse_on_disk or bool(getattr(sparse[SPARSE].index, "on_disk", False)),
+    }
+    if settings.quantization == "none" and kind in ("scalar", "binary", "turbo"):
         kept["quantization"] = kind
         turbo = getattr(present.quantization_config, "turbo", None)
         size = getattr(getattr(turbo, "bits", None), "value", None)

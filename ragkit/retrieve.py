@@ -131,8 +131,9 @@ class Retriever:
         return [self._reranked(self.reranker, query, hits)[:k] for query, hits in zip(queries, found, strict=True)]
 
     def _reranked(self, reranker: Reranker, query: str, hits: Sequence[Hit]) -> list[Hit]:
-        """Beyond the ``rerank_depth`` best they stay as they were, with scores of another kind."""
-        return [*rerank(reranker, query, hits[: self.rerank_depth]), *hits[self.rerank_depth :]]
+        """Beyond the ``rerank_depth`` best they stay as they were, scored below the last of those."""
+        read, rest = rerank(reranker, query, hits[: self.rerank_depth]), hits[self.rerank_depth :]
+        return [*read, *(replace(hit, score=read[-1].score - n) for n, hit in enumerate(rest, start=1))]
 
     def _with_embedding(
         self,
@@ -145,7 +146,7 @@ class Retriever:
         k: int,
     ) -> list[Hit]:
         if diversity:
-            own = detect_language(query)
+            own = _spoken(query, lang)[0]
             words: dict[str, Any] = {}
             if mode == "hybrid":  # BM25 proposes candidates too; which are taken, the embeddings decide
                 words = {"sparse": sparse_query(query, own), "sparse_lang": _known(own)}

@@ -155,6 +155,7 @@ def test_an_answer_by_another_name_is_no_negative(tmp_path: Path, encoder: HashE
         {"_id": 42, "title": "Lamps", "text": "The office repairs lamps."},
         {"_id": 43, "title": "Lamps", "text": "They burn at night."},
         {"_id": 44, "title": "Lamps", "text": "They are green."},
+        {"_id": 45, "title": "Lamps", "text": "They burn at night."},  # again, under another id
     ]
     (tmp_path / "corpus.jsonl").write_text("\n".join(map(json.dumps, corpus)))
     config = TrainConfig([Source("examples", "e.jsonl", "question-answering")])

@@ -315,6 +315,8 @@ def test_a_config_is_read_from_yaml(tmp_path: Path):
     made = config_from(file, seed=None, cross_lingual=0.5)
     assert (made.seed, made.cross_lingual, made.endpoints[0].share) == (4, 0.5, 3)
     assert SynthesisConfig.read(json.loads(json.dumps(made.to_dict()))) == made
+    file.write_text("endpoints: [{model: m, name: null, price_in: null}]\ncross_lingual: 1\n", "utf-8")
+    assert repr(config_from(file).cross_lingual) == "1" and config_from(file).endpoints[0].label == "m"
     file.write_text("seeds: 4\n", "utf-8")
     with pytest.raises(ValueError, match="the config sets seeds, which is not known: use endpoints"):
         config_from(file)

@@ -284,4 +284,5 @@ def test_what_lies_beyond_the_depth_is_returned_and_not_read_again(encoder: Hash
         plain = Retriever(store, encoder).search("ferry", mode="dense", k=9)
         found = Retriever(store, encoder, reranker=Counting(), rerank_depth=4).search("ferry", mode="dense", k=9)
     assert read == [4] and [hit.rank for hit in found] == list(range(1, 10))
+    assert [hit.score for hit in found] == sorted((hit.score for hit in found), reverse=True)
     assert [h.passage.id for h in found] == [h.passage.id for h in [*plain[3::-1], *plain[4:]]]

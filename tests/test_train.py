@@ -401,7 +401,7 @@ def test_checkpoints_average(run: Path, tmp_path: Path):
         checkpoints.average([folders[1], other], tmp_path / "none")
     (other / "adapter_config.json").write_text(json.dumps(settings))
     ModelInfo(base="another", max_length=64).write(other)
-    with pytest.raises(ValueError, match=r"base='another'.*average those of one run"):
+    with pytest.raises(ValueError, match=r"'base': 'another'.*average those of one run"):
         checkpoints.average([folders[1], other], tmp_path / "none")
     assert not (tmp_path / "none").exists()
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,19 +79,20 @@ def average(folders: Sequence[Path], out: Path) -> Path:
     for folder, state in zip(folders, states, strict=True):
         if {n: t.shape for n, t in state.items()} != {n: t.shape for n, t in states[0].items()}:
             raise ValueError(f"{folder} and {folders[0]} hold adapters of different shapes: average those of one run")
-    of_each = [(_scale(folder), replace(ModelInfo.read(folder), answer_threshold=0.0)) for folder in folders]
+    told_of = [ModelInfo.read(folder) for folder in folders]
+    of_each = [{"base": told.base, **_scale(folder)} for folder, told in zip(folders, told_of, strict=True)]
     for folder, told in zip(folders, of_each, strict=True):
         if told != of_each[0]:
-            raise ValueError(f"{folder} is {told}, {folders[0]} {of_each[0]}: average those of one run")
+            raise ValueError(f"{folder} has {told}, {folders[0]} {of_each[0]}: average those of one run")
     out.mkdir(parents=True)
     mean = {name: torch.stack([s[name].float() for s in states]).mean(0).to(t.dtype) for name, t in states[0].items()}
     save_file(mean, out / WEIGHTS, {"format": "pt"})
     shutil.copy(folders[-1] / ADAPTER, out / ADAPTER)
-    of_each[0][1].write(out)
+    ModelInfo(told_of[0].base, max(told.max_length for told in told_of)).write(out)
     return out
 
 
 def _scale(folder: Path) -> dict[str, Any]:
     """Of an adapter, what its tensors do not say: a mean of factors under unlike ones is the mean of nothing."""
     settings = json.loads((folder / ADAPTER).read_text("utf-8"))
-    return {name: settings.get(name) for name in ("r", "lora_alpha", "use_rslora")}
+    return {name: settings.get(name) or 0 for name in ("r", "lora_alpha", "use_rslora")}

@@ -80,13 +80,15 @@ class RetrievalSet:
         )
 
 
-def read_sets(data: Path) -> Iterator[RetrievalSet]:
-    """Every SET/LANG below ``data``, in order. Raises ValueError where there is none, or qrels name what is
-    not there, or nothing relevant."""
+def read_sets(data: Path, only: Sequence[str] = ()) -> Iterator[RetrievalSet]:
+    """Every SET/LANG below ``data``, in order, or ``only`` those of these names. Raises ValueError where there is none,
+    or qrels name what is not there, or nothing relevant."""
     folders = sorted(file.parent for file in data.glob("*/*/corpus.jsonl"))
     if not folders:
         raise ValueError(f"no SET/LANG/corpus.jsonl below {data}: is it the folder that holds the sets?")
     for folder in folders:
+        if only and folder.parent.name not in only:
+            continue
         passages = {i: text.whole for i, text in _by_id(folder / "corpus.jsonl").items()}
         queries = {i: text.text for i, text in _by_id(folder / "queries.jsonl").items()}
         qrels = read_qrels(folder / "qrels.tsv", queries, passages)
@@ -108,7 +110,7 @@ def read_folders(folders: Iterable[Path], only: Sequence[str] = ()) -> list[Retr
     """The sets of several folders, ``only`` those of these names. Raises ValueError as :func:`read_sets` does, and
     where a SET/LANG is there twice."""
     found: dict[tuple[str, str], RetrievalSet] = {}
-    for data in (s for folder in folders for s in read_sets(folder) if not only or s.name in only):
+    for data in (s for folder in folders for s in read_sets(folder, only)):
         if found.setdefault((data.name, data.lang), data) is not data:
             raise ValueError(f"{data.name}/{data.lang} stands in two folders: rename one, or measure them one by one")
     return list(found.values())

@@ -106,14 +106,17 @@ def mine_source(
         replace(e, known=tuple(sorted(answers[e.query] - {e.positive, e.positive_id, ""}))) for e in drawn.examples
     ]
     used = {i for e in examples for i in (e.positive_id, *_ids(e), *e.known)}
-    named: dict[str, tuple[str, ...]] = {}  # text -> its id, and what else it is called
+    named: dict[str, list[str]] = {}  # text -> the id to write, and whatever else it is called
     for passage in further:
-        names = tuple(i for i in (digest(passage.text), passage.id) if i)
-        named[passage.whole] = (next((i for i in names if i in used), names[0]), passage.text, *names)
+        names = [i for i in (digest(passage.text), passage.id) if i]
+        called = named.setdefault(passage.whole, names[:1])
+        called[0] = next((i for i in [called[0], *names] if i in used), called[0])
+        called += [passage.text, *names]
     for e in examples:
         for text, i in ((e.positive, e.positive_id), *zip(e.negatives, _ids(e), strict=True)):
-            before, *others = named.get(text, ("",))
-            named[text] = (i or before, *others)
+            called = named.setdefault(text, [i])
+            called[0] = i or called[0]
+            called.append(i)
     pool = [(text, *names) for text, names in named.items()]
     passages = encoder.encode_passages([text for text, *_ in pool])
     place = {text: n for n, (text, *_) in enumerate(pool)}

@@ -39,8 +39,9 @@ class SynthesisConfig:
     setting: str = "weighted"  # the authors' later weights, likely this paper's too; or "paper": every value evenly
     kinds: Mapping[str, float] = field(default_factory=lambda: dict(KIND_WEIGHTS))  # kind -> relative weight
     languages: Mapping[str, float] = field(default_factory=dict)  # name -> share; the rest as published
-    cross_lingual: float = 0.0  # share of short-long, and of questions about passages whose language is known, in
-    # which query and document are of two languages
+    # Share of short-long, and of questions about passages whose language is known, in which query and document are of
+    # two languages; as it was written, since a plan's fingerprint has it.
+    cross_lingual: int | float = 0.0
     budget_tokens: int = 0  # of prompts and answers, all runs in the folder together; 0: no bound
     budget_money: float = 0.0
 
@@ -71,7 +72,8 @@ class SynthesisConfig:
         given = raw.get("endpoints", [])
         if not isinstance(given, list) or not all(isinstance(endpoint, dict) for endpoint in given):
             raise ValueError(f"endpoints of the config is a {type(given).__name__}: write a list of {{model: ...}}")
-        made = [Endpoint(**typed(Endpoint, e, f"endpoint {n} of the config")) for n, e in enumerate(given, 1)]
+        told = [{key: value for key, value in endpoint.items() if value is not None} for endpoint in given]
+        made = [Endpoint(**typed(Endpoint, e, f"endpoint {n} of the config")) for n, e in enumerate(told, 1)]
         return cls(**typed(cls, {**raw, "endpoints": made}, "the config"))
 
     def to_dict(self) -> dict[str, Any]:
