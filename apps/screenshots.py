@@ -15,7 +15,8 @@ from apps.running import running
 HERE = Path(__file__).parent
 OUT = HERE / "screenshots"
 CHROMIUM = "/usr/bin/chromium"
-FERRY = "冬のあいだ、日曜日の朝いちばんの船でグレート・メンク島へ渡りたいのですが、何時に出ますか。"
+TRAM = "1月の平日、ノースモールから1番の路面電車に乗りたいのですが、終電は何時ですか。"
+SIREN = "수요일 정오에 사이렌이 15초쯤 울렸는데 대피해야 하나요?"
 BIN = "كم يدفع ساكن شقة عادية هذا العام عن كل كيلوواط ساعة من تدفئة الحي؟"
 WAIT = 300_000  # milliseconds: a survey of the corpus takes its time
 
@@ -46,7 +47,7 @@ def main() -> None:
     with running("--corpus", "selvara") as app, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = opened(browser, app.url, "en", 1100, 900)
-        page.fill("#rk-search-question textarea", FERRY)
+        page.fill("#rk-search-question textarea", TRAM)
         page.click("#rk-search-go")
         page.wait_for_selector("#rk-search-results mark")
         take(page, "search")
@@ -60,7 +61,7 @@ def main() -> None:
 
         page = opened(browser, app.url, "en", 1100, 900)
         turn_to(page, 1)
-        page.fill("#rk-compare-question textarea", FERRY)
+        page.fill("#rk-compare-question textarea", SIREN)
         page.click("#rk-compare-go")
         page.wait_for_selector(".rk-moved")
         page.locator("#rk-compare-results").evaluate("e => e.scrollIntoView()")
@@ -68,7 +69,7 @@ def main() -> None:
 
         page = opened(browser, app.url, "en", 1100, 700, dark=True)
         turn_to(page, 2)
-        page.fill("#rk-ask-question textarea", FERRY)
+        page.fill("#rk-ask-question textarea", TRAM)
         page.click("#rk-ask-go")
         page.click("#rk-ask-answer .rk-cite")
         page.locator("#rk-ask-question").evaluate("e => e.scrollIntoView()")
