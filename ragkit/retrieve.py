@@ -164,8 +164,9 @@ class Retriever:
         return self.store.search(sparse=terms, sparse_lang=_known(own), lang=lang, where=where, k=k)
 
     def _hybrid(self, query: str, dense: np.ndarray, lang: str | None, where: Where | None, k: int) -> list[Hit]:
-        fusion = self.fusion
-        for own in (spoken := _spoken(query, lang)):
+        fusion, spoken = self.fusion, _spoken(query, lang)
+        own = spoken[0]
+        for own in spoken:
             terms = sparse_query(query, own)
             # Of the query's language; what has none that is known (a part number, a log) may answer too.
             home: dict[str, Any] = {"lang": lang or own, "or_unknown": lang is None, "sparse_lang": own, "where": where}

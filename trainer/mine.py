@@ -106,18 +106,18 @@ def mine_source(
         replace(e, known=tuple(sorted(answers[e.query] - {e.positive, e.positive_id, ""}))) for e in drawn.examples
     ]
     used = {i for e in examples for i in (e.positive_id, *_ids(e), *e.known)}
-    named: dict[str, list[str]] = {}  # text -> the id to write, and whatever else it is called
+    names_of: dict[str, list[str]] = {}  # text -> the id to write, and whatever else it is called
     for passage in further:
         names = [i for i in (digest(passage.text), passage.id) if i]
-        called = named.setdefault(passage.whole, names[:1])
+        called = names_of.setdefault(passage.whole, names[:1])
         called[0] = next((i for i in [called[0], *names] if i in used), called[0])
         called += [passage.text, *names]
     for e in examples:
         for text, i in ((e.positive, e.positive_id), *zip(e.negatives, _ids(e), strict=True)):
-            called = named.setdefault(text, [i])
+            called = names_of.setdefault(text, [i])
             called[0] = i or called[0]
             called.append(i)
-    pool = [(text, *names) for text, names in named.items()]
+    pool = [(text, *names) for text, names in names_of.items()]
     passages = encoder.encode_passages([text for text, *_ in pool])
     place = {text: n for n, (text, *_) in enumerate(pool)}
     queries = np.empty((len(examples), encoder.dimension), np.float32)
