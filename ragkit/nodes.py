@@ -73,7 +73,7 @@ def from_payload(passage_id: str, payload: dict[str, Any] | None) -> Passage:
         id=passage_id,
         text=node.get("text") or "",
         lang=payload.get("lang") or UNDETERMINED,
-        document=payload.get("document") or payload.get("ref_doc_id") or "",
+        document=payload.get("document") or _source(payload),
         path=payload.get("path") or payload.get("file_path") or "",
         ordinal=payload.get("ordinal") or 0,
         document_hash=payload.get("document_hash") or "",
@@ -84,6 +84,12 @@ def from_payload(passage_id: str, payload: dict[str, Any] | None) -> Passage:
         date=payload.get("date") or "",
         metadata={name: value for name, value in (node.get("metadata") or {}).items() if name not in RESERVED},
     )
+
+
+def _source(payload: dict[str, Any]) -> str:
+    """Of a node of LlamaIndex's; where it has none, "None" is stored."""
+    source = payload.get("ref_doc_id")
+    return "" if source in (None, "None") else str(source)
 
 
 def vector_store(client: Any, collection: str, dense_name: str, sparse_name: str) -> QdrantVectorStore:
