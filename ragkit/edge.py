@@ -125,6 +125,12 @@ class EdgeClient:
             ),
         )
 
+    def update_metadata(self, collection_name: str, metadata: dict[str, Any]) -> None:
+        self._check(collection_name)
+        file = self.folder / "collection.json"
+        description = json.loads(file.read_text("utf-8"))
+        write_json(file, {**description, "metadata": {**description["metadata"], **metadata}})
+
     def delete_collection(self, collection_name: str) -> bool:
         self._check(collection_name)
         shard = _shard(self.folder)

@@ -23,6 +23,7 @@ from ragkit.client import is_url, masked
 from ragkit.generations import SUPERSEDING, Folder, Generation, Generations, Server
 from ragkit.progress import Bar, shown
 from ragkit.settings import QdrantSettings
+from ragkit.sparse import SCHEME
 from ragkit.store import CorpusNotFound, Store, StoreError, open_store
 from ragkit.task import Task
 
@@ -90,7 +91,10 @@ def open_current(location: str | Path, corpus: str, settings: QdrantSettings | N
     with _generations(location, settings) as generations:
         _, metadata = _current(generations, location, corpus)
     encoder = Identity(metadata["fingerprint"], metadata["dimension"], metadata["max_length"])
-    return open_store(location, corpus, encoder, tenant=_any(metadata), qdrant_settings=settings, create=False)
+    scheme = metadata.get("sparse", "")
+    return open_store(
+        location, corpus, encoder, tenant=_any(metadata), qdrant_settings=settings, create=False, scheme=scheme
+    )
 
 
 def _any(metadata: dict[str, Any]) -> str | None:
@@ -106,7 +110,8 @@ def reindex(
     current: Store | None = None,
     progress: bool | Bar = False,
 ) -> ReindexReport:
-    """Embed the corpus anew with ``encoder`` and make that its current generation.
+    """Embed the corpus anew with ``encoder`` and make that its current generation. Where it is current already, nothing
+    is embedded; BM25 vectors of an earlier version's scheme are made anew.
 
     ``current``: the open store to read from, where this process serves it; else it is opened here, and one
     embedded by another process is refused (:class:`CorpusInUse`, which names the process). Raises StoreError
@@ -116,6 +121,8 @@ def reindex(
     old = current or open_current(location, corpus, settings)
     try:
         if old.fingerprint == encoder.fingerprint:
+            if old.scheme != SCHEME:
+                old.renew_words()
             return ReindexReport(old.count(everybody=True), 0, 0, old.fingerprint)
         admit_writers(location, corpus, settings)  # whom one that was cut off still refuses
         new, embedded, dropped = beside(old, encoder, progress=progress)

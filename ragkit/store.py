@@ -80,12 +80,14 @@ def open_store(
     qdrant_settings: QdrantSettings | None = None,
     create: bool = True,
     generation: bool = False,
+    scheme: str = SCHEME,
 ) -> Store:
     """The corpus at ``location``: a folder (embedded engine), ``":memory:"``, or the URL of a Qdrant server.
 
     A corpus that is not there yet is made, or with ``create=False`` refused (:class:`CorpusNotFound`). Made
     with a ``tenant``, it is shared by tenants, and everything done here is done to that tenant's part.
-    ``generation=True`` opens, or makes, the encoder's own generation although another one is current.
+    ``generation=True`` opens, or makes, the encoder's own generation although another one is current. ``scheme`` is
+    that of its BM25 vectors, where an earlier version made them: not to be searched by words.
     Raises :class:`FingerprintMismatch` where it exists under another encoder only, :class:`CorpusInUse`
     where another process owns the folder, ValueError for settings that the place cannot honour.
     """
@@ -121,7 +123,7 @@ def open_store(
             _refuse_absent(name, existing, current, masked(place), create)
         if root is not None:
             client = _embedded(root / name)
-        store = Store(client, place, corpus, encoder, tenant=tenant, qdrant_settings=settings)
+        store = Store(client, place, corpus, encoder, tenant=tenant, qdrant_settings=settings, scheme=scheme)
         if generations and generations.current(corpus) is None:  # in a folder, a second one leaves it open which is
             generations.make_current(corpus, current or encoder.fingerprint)
         return store
@@ -179,8 +181,10 @@ class Store:
         *,
         tenant: str | None = None,
         qdrant_settings: QdrantSettings | None = None,
+        scheme: str = SCHEME,
     ) -> None:
         self.location = location
+        self.scheme = scheme
         self.corpus = corpus
         self.encoder = encoder
         self.tenant = tenant
@@ -195,7 +199,7 @@ class Store:
             "fingerprint": encoder.fingerprint,
             "dimension": encoder.dimension,
             "max_length": encoder.max_length,
-            "sparse": SCHEME,
+            "sparse": scheme,
         }
         made = not client.collection_exists(self.collection)
         if made:
@@ -205,9 +209,11 @@ class Store:
         wrong = {key: (found.get(key), value) for key, value in identity.items() if found.get(key) != value}
         if wrong:
             told = ", ".join(f"{key} is {was!r}, expected {now!r}" for key, (was, now) in wrong.items())
+            advice = "Ingest again under a new corpus name"
+            if wrong.keys() == {"sparse"}:
+                advice = f"`ragkit reindex --corpus {corpus}` makes its words anew, and embeds nothing"
             raise FingerprintMismatch(
-                f"collection {self.collection!r} at {masked(location)} was made differently: {told}. "
-                "Ingest again under a new corpus name"
+                f"collection {self.collection!r} at {masked(location)} was made differently: {told}. {advice}"
             )
         if bool(found.get("tenants")) != (tenant is not None):
             place = masked(location)
@@ -451,6 +457,23 @@ class Store:
             ours = [points[record.id] for record in own]
             self._whole.upsert(self.collection, points=ours, shard_key_selector=shard, wait=True)
 
+    def renew_words(self) -> int:
+        """Make the BM25 vectors of an earlier scheme anew, embeddings as they are: everybody's. How many passages. To
+        be run again where it was cut off; let nothing write meanwhile."""
+        renewed = 0
+        for records in _pages(self._whole, self.collection, UPSERT, True, vectors=[DENSE]):
+            rows = {str(r.id): r.vector[DENSE] for r in records if isinstance(r.vector, dict) and DENSE in r.vector}
+            found = [record for record in records if str(record.id) in rows]
+            self.put(found, np.array(list(rows.values()), np.float32).reshape(-1, self.dimension))
+            renewed += len(found)
+        update = getattr(self._whole, "update_metadata", None)  # of the embedded engine
+        if update:
+            update(self.collection, {"sparse": SCHEME})
+        else:
+            self._whole.update_collection(self.collection, metadata={"sparse": SCHEME})
+        self.scheme = SCHEME
+        return renewed
+
     def _check(self, embeddings: np.ndarray, ids: Sequence[str]) -> None:
         expected = (len(ids), self.dimension)
         if embeddings.shape != expected:
@@ -661,12 +684,22 @@ def _checked_id(passage_id: str) -> str:
 
 
 def _pages(
-    client: Any, collection: str, limit: int, with_payload: Any, wanted: models.Filter | None = None
+    client: Any,
+    collection: str,
+    limit: int,
+    with_payload: Any,
+    wanted: models.Filter | None = None,
+    vectors: Any = False,
 ) -> Iterator[list[models.Record]]:
     offset = None
     while True:
         records, offset = client.scroll(
-            collection, scroll_filter=wanted, limit=limit, offset=offset, with_payload=with_payload
+            collection,
+            scroll_filter=wanted,
+            limit=limit,
+            offset=offset,
+            with_payload=with_payload,
+            with_vectors=vectors,
         )
         if records:
             yield records

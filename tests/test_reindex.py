@@ -407,3 +407,24 @@ def test_a_reindex_beside_another_leaves_its_writers_refused(location: str):
             beside(store, HashEncoder("third"))
     with open_store(location, "town", NEW) as store:
         store.refuse_superseded()
+
+
+@pytest.mark.parametrize("model", ["old", "new"])
+def test_words_of_an_earlier_version_are_made_anew(location: str, model: str, monkeypatch: pytest.MonkeyPatch):
+    """Its BM25 vectors do not match this version's questions; with the model it has, nothing is embedded for that."""
+    passages = [passage(0, "وصل أحمد إلى المكتبة", "ar"), passage(1, "الميناء مغلق اليوم", "ar")]
+    with monkeypatch.context() as earlier:
+        earlier.setattr("ragkit.sparse._folded", lambda text: text)
+        with open_store(location, "town", OLD, scheme="words+grams-2") as store:
+            store.upsert(passages, OLD.encode_passages([p.text for p in passages]))
+            before = content(store)
+    with pytest.raises(FingerprintMismatch, match="reindex --corpus town` makes its words anew, and embeds nothing"):
+        open_store(location, "town", OLD)
+    report = reindex(location, "town", HashEncoder(model))
+    assert (report.passages, report.embedded) == (2, 0 if model == "old" else 2)
+    with open_store(location, "town", HashEncoder(model)) as store:
+        assert model == "new" or content(store) == before
+        found = Retriever(store, store.encoder).search("احمد", mode="sparse")
+        assert [hit.passage.text for hit in found] == ["وصل أحمد إلى المكتبة"]
+    with open_store(location, "town", HashEncoder(model)) as store:
+        assert store.count() == 2

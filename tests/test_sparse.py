@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 
 import pytest
 
@@ -106,6 +107,27 @@ def test_width_case_and_soft_hyphens_make_no_difference_to_grams() -> None:
 def test_capitals_of_both_kinds_of_i_match_in_every_language(lang: str, small: str, capital: str) -> None:
     for query, passage in ((small, capital), (capital, small)):
         assert coverage(sparse_query(query, lang), sparse_passage(passage, lang)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("lang", "written", "typed"),
+    [
+        ("ar", "أحمد إلى آخر", "احمد الى اخر"),
+        ("ar", "كِتَابٌ مُفِيدٌ", "كتاب مفيد"),
+        ("ar", "على المستشفى", "علي المستشفي"),
+        ("ar", "العـــراق", "العراق"),
+        ("fa", "کتاب فارسی", "كتاب فارسي"),
+        ("vi", unicodedata.normalize("NFD", "Thư viện mở cửa"), "Thư viện mở cửa"),
+        ("fr", unicodedata.normalize("NFD", "éléphant"), "éléphant"),
+    ],
+)
+def test_what_is_written_two_ways_is_one(lang: str, written: str, typed: str) -> None:
+    assert sparse_query(written, lang) == sparse_query(typed, lang)
+    assert sparse_passage(written, lang) == sparse_passage(typed, lang)
+
+
+def test_accents_tell_words_apart() -> None:
+    assert coverage(sparse_query("bán", "vi"), sparse_passage("bàn", "vi")) < 0.5
 
 
 def test_stop_words_with_a_dotless_i_stay_stop_words() -> None:
