@@ -40,14 +40,25 @@ from ragkit.reindex import admit_writers, beside
 from ragkit.rerank import Reranker, RerankError, load_reranker
 from ragkit.retrieve import Mode, Retriever
 from ragkit.settings import Settings
-from ragkit.store import CorpusNotFound, FingerprintMismatch, PassageState, Store, StoreError, open_store
+from ragkit.store import CorpusNotFound, EarlierWords, FingerprintMismatch, PassageState, Store, StoreError, open_store
 from ragkit.task import Task
 from ragkit.types import Passage
 
 PATIENCE = 5  # seconds that searches wait for a change to take over, before they go on and it is tried again
 
 Trouble = Literal[
-    "empty", "model", "server", "owner", "mismatch", "store", "busy", "read_only", "tenants", "unnamed", "reranker"
+    "empty",
+    "model",
+    "server",
+    "owner",
+    "mismatch",
+    "words",
+    "store",
+    "busy",
+    "read_only",
+    "tenants",
+    "unnamed",
+    "reranker",
 ]
 
 
@@ -202,6 +213,8 @@ class Library:
         match error:
             case CorpusNotFound():
                 return NotReady("empty", str(error))
+            case EarlierWords():
+                return NotReady("words", str(error))
             case FingerprintMismatch():
                 return NotReady("mismatch", str(error))
             case CorpusInUse():

@@ -59,6 +59,8 @@ def reindex(
         report = r.reindex(place, corpus, encoder, settings=settings.qdrant, progress=True)
         now = encoder.fingerprint
         text = f"{report.passages} passages, {report.embedded} embedded; was {report.previous}, is {now}"
+        if now == report.previous:
+            text = f"{report.passages} passages of {now}, as before: nothing to embed; their words are this version's"
         emit(as_json, {**asdict(report), "current": now}, text)
 
 

@@ -22,6 +22,7 @@ from ragkit.extras import install
 from ragkit.machine import check_room, check_versions
 from ragkit.references import FILE, Reference, ReferenceFile, make_references, probes, read_reference_file
 from ragkit.remote import RemoteEncoder, is_url, open_encoder
+from ragkit.sparse import SCHEME
 from ragkit.task import Task
 from ragkit.types import Finding
 
@@ -200,6 +201,9 @@ def check_store(location: str, corpus: str, encoder: Encoder, settings: QdrantSe
     try:
         with open_current(location, corpus, settings) as store:
             count = store.count(everybody=True)
+            if store.scheme != SCHEME:
+                advice = f"`ragkit reindex --corpus {corpus}` makes them anew"
+                return Finding("store", "failed", f"an earlier version made the words of {corpus!r}: {advice}")
             if store.fingerprint == encoder.fingerprint:
                 return Finding(
                     "store", "ok", f"{corpus!r} holds {count} passages of this model ({encoder.fingerprint})"

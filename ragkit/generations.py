@@ -75,6 +75,7 @@ class Server:
         before = self.current(corpus)
         if before == fingerprint:
             return
+        self.admit_writers(corpus, fingerprint)  # it may have been superseded itself
         if before is not None:
             self._client.update_collection(f"{corpus}--{fingerprint}", metadata={"previous": before})
             operations.append(models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=corpus)))

@@ -120,11 +120,12 @@ def reindex(
     settings = settings or QdrantSettings()
     old = current or open_current(location, corpus, settings)
     try:
+        admit_writers(location, corpus, settings)  # whom one that was cut off still refuses
         if old.fingerprint == encoder.fingerprint:
             if old.scheme != SCHEME:
-                old.renew_words()
+                with _writers_refused(old, old.fingerprint):
+                    old.renew_words()
             return ReindexReport(old.count(everybody=True), 0, 0, old.fingerprint)
-        admit_writers(location, corpus, settings)  # whom one that was cut off still refuses
         new, embedded, dropped = beside(old, encoder, progress=progress)
         with new:
             new.optimize()
@@ -165,13 +166,24 @@ def beside(old: Store, encoder: Encoder, *, progress: bool | Bar = False) -> tup
     old.refuse_overtaken()
     with _generations(old.location, old.settings) as generations:
         generations.make_current(old.corpus, old.fingerprint)  # said outright, before there is a second one
+        left = generations.metadata(old.corpus, encoder.fingerprint) or {}  # of a reindex before
     shared = None if old.tenant is None else "-"  # points are copied past the tenants, so any name will do
     present = old.client.get_collection(old.collection)
     settings = qdrant.carried(old.settings, present)
     if is_url(old.location):
         settings = cluster.carried(settings, present)
-    new = open_store(old.location, old.corpus, encoder, tenant=shared, qdrant_settings=settings, generation=True)
+    new = open_store(
+        old.location,
+        old.corpus,
+        encoder,
+        tenant=shared,
+        qdrant_settings=settings,
+        generation=True,
+        scheme=left.get("sparse", SCHEME),
+    )
     try:
+        if new.scheme != SCHEME:
+            new.renew_words()
         if settings.tiers:
             kept = cluster.tiered(present)
             promoted = cluster.shard_keys(old.client, old.collection) if kept else []

@@ -54,6 +54,7 @@ _GRAM_WEIGHT = 0.7  # of a query's gram beside its word: a word has several, and
 _DENSE = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Ethiopic}々ー"  # a letter is a syllable or more
 _RUN = regex.compile(rf"(?V1)(?P<dense>[{_DENSE}]+)|[[\p{{L}}\p{{N}}\p{{M}}]--[{_DENSE}]]+")
 _VOWEL_SIGNS = regex.compile("[\u064b-\u0652\u0670\u0640]")  # of Arabic script, and tatweel
+_SHAPES = regex.compile("[\ufb50-\ufdff\ufe70-\ufefc]+")  # of Arabic letters, as PDFs have them
 _ARABIC = str.maketrans("أإآٱىکی", "اااايكي")
 _JOINERS = regex.compile("[\u00ad\u200d]")  # soft hyphen, zero-width joiner: inside a word, not its end
 
@@ -96,11 +97,12 @@ def _folded(text: str) -> str:
     """``text`` in NFC, with what is written two ways written one way.
 
     One small i: Turkish ``ı`` and ``İ`` have the capital and the small letter of other languages' i, and lower-casing
-    that knows no language parts ``ısı`` from ``Isı`` and leaves a dot (U+0307) of ``İ``. One alef, kaf and yeh, and no
-    vowel signs: ``أحمد`` is typed ``احمد``, and Persian has ``ک ی`` or, from Arabic keyboards, ``ك ي``. Accents of
-    Latin letters stay, which tell words apart: without them Vietnamese loses more than it gains (EXPERIMENTS.md).
+    that knows no language parts ``ısı`` from ``Isı`` and leaves a dot (U+0307) of ``İ``. One alef, kaf and yeh, no
+    shapes and no vowel signs: ``أحمد`` is typed ``احمد``, and Persian has ``ک ی`` or, from Arabic keyboards, ``ك ي``.
+    Accents of Latin letters stay, which tell words apart: without them Vietnamese loses more than it gains
+    (EXPERIMENTS.md).
     """
-    text = unicodedata.normalize("NFC", text)
+    text = _SHAPES.sub(lambda run: unicodedata.normalize("NFKC", run.group()), unicodedata.normalize("NFC", text))
     for other in ("ı", "İ", "i\u0307"):
         text = text.replace(other, "i")
     return _VOWEL_SIGNS.sub("", text).translate(_ARABIC)

@@ -44,7 +44,10 @@ if TYPE_CHECKING:
 
     from ragkit.encoder import Encoder
 
-__all__ = ["CorpusInUse", "CorpusNotFound", "FingerprintMismatch", "PassageState", "Store", "StoreError", "open_store"]
+__all__ = [
+    "CorpusInUse", "CorpusNotFound", "EarlierWords", "FingerprintMismatch", "PassageState", "Store", "StoreError",
+    "open_store",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +61,10 @@ class CorpusNotFound(StoreError):
 
 class FingerprintMismatch(StoreError):
     """The corpus was embedded by another encoder, so its vectors mean something else."""
+
+
+class EarlierWords(FingerprintMismatch):
+    """The model is the corpus's, but an earlier version made its BM25 vectors, which this one's do not match."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,12 +216,12 @@ class Store:
         wrong = {key: (found.get(key), value) for key, value in identity.items() if found.get(key) != value}
         if wrong:
             told = ", ".join(f"{key} is {was!r}, expected {now!r}" for key, (was, now) in wrong.items())
-            advice = "Ingest again under a new corpus name"
+            told = f"collection {self.collection!r} at {masked(location)} was made differently: {told}"
             if wrong.keys() == {"sparse"}:
-                advice = f"`ragkit reindex --corpus {corpus}` makes its words anew, and embeds nothing"
-            raise FingerprintMismatch(
-                f"collection {self.collection!r} at {masked(location)} was made differently: {told}. {advice}"
-            )
+                raise EarlierWords(
+                    f"{told}. `ragkit reindex --corpus {corpus}` makes its words anew, and embeds nothing"
+                )
+            raise FingerprintMismatch(f"{told}. Ingest again under a new corpus name")
         if bool(found.get("tenants")) != (tenant is not None):
             place = masked(location)
             raise StoreError(
@@ -464,7 +471,8 @@ class Store:
         for records in _pages(self._whole, self.collection, UPSERT, True, vectors=[DENSE]):
             rows = {str(r.id): r.vector[DENSE] for r in records if isinstance(r.vector, dict) and DENSE in r.vector}
             found = [record for record in records if str(record.id) in rows]
-            self.put(found, np.array(list(rows.values()), np.float32).reshape(-1, self.dimension))
+            if found:
+                self.put(found, np.array(list(rows.values()), np.float32))
             renewed += len(found)
         update = getattr(self._whole, "update_metadata", None)  # of the embedded engine
         if update:
@@ -472,6 +480,7 @@ class Store:
         else:
             self._whole.update_collection(self.collection, metadata={"sparse": SCHEME})
         self.scheme = SCHEME
+        self.optimize()
         return renewed
 
     def _check(self, embeddings: np.ndarray, ids: Sequence[str]) -> None:

@@ -19,13 +19,22 @@ from typer.testing import CliRunner
 
 from ragkit.around import Around
 from ragkit.cli import app
+from ragkit.doctor import check_store
 from ragkit.generations import SUPERSEDING
 from ragkit.ingest import ingest
 from ragkit.live import LiveRetriever
 from ragkit.reindex import _drop_absent, beside, open_current, prune, reindex, roll_back
 from ragkit.retrieve import Retriever
 from ragkit.settings import QdrantSettings
-from ragkit.store import CorpusInUse, CorpusNotFound, FingerprintMismatch, Store, StoreError, open_store
+from ragkit.store import (
+    CorpusInUse,
+    CorpusNotFound,
+    EarlierWords,
+    FingerprintMismatch,
+    Store,
+    StoreError,
+    open_store,
+)  # fmt: skip
 
 OLD, NEW = HashEncoder("old"), HashEncoder("new")
 
@@ -426,5 +435,24 @@ def test_words_of_an_earlier_version_are_made_anew(location: str, model: str, mo
         assert model == "new" or content(store) == before
         found = Retriever(store, store.encoder).search("احمد", mode="sparse")
         assert [hit.passage.text for hit in found] == ["وصل أحمد إلى المكتبة"]
-    with open_store(location, "town", HashEncoder(model)) as store:
-        assert store.count() == 2
+
+
+def test_a_generation_that_an_earlier_version_left_is_renewed_too(location: str):
+    """Reindexed under that version and not pruned: the way back, and one that was cut off, go through it."""
+    passages = [passage(0, "وصل أحمد إلى المكتبة", "ar")]
+    with open_store(location, "town", OLD, scheme="words+grams-2") as store:
+        store.upsert(passages, OLD.encode_passages([p.text for p in passages]))
+        left = open_store(location, "town", NEW, generation=True, scheme="words+grams-2")
+        with left:
+            left.upsert(passages, NEW.encode_passages([p.text for p in passages]))
+    assert check_store(location, "town", OLD).status == "failed"
+    assert reindex(location, "town", NEW).embedded == 0
+    with open_store(location, "town", NEW) as store:
+        assert [hit.passage.id for hit in Retriever(store, NEW).search("احمد", mode="sparse")] == [passages[0].id]
+    assert roll_back(location, "town") == OLD.fingerprint
+    with pytest.raises(EarlierWords):
+        open_store(location, "town", OLD)
+    reindex(location, "town", OLD)
+    with open_store(location, "town", OLD) as store:
+        assert store.count() == 1
+    assert check_store(location, "town", OLD).status == "ok"

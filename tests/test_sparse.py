@@ -126,6 +126,11 @@ def test_what_is_written_two_ways_is_one(lang: str, written: str, typed: str) ->
     assert sparse_passage(written, lang) == sparse_passage(typed, lang)
 
 
+@pytest.mark.parametrize(("lang", "shapes", "typed"), [("ar", "ﺃﺣﻤﺪ", "احمد"), ("fa", "ﻓﺎﺭﺳﯽ", "فارسی")])
+def test_letters_as_pdfs_have_them_are_letters(lang: str, shapes: str, typed: str) -> None:
+    assert coverage(sparse_query(typed, lang), sparse_passage(shapes, lang)) == pytest.approx(1.0)
+
+
 def test_accents_tell_words_apart() -> None:
     assert coverage(sparse_query("bán", "vi"), sparse_passage("bàn", "vi")) < 0.5
 

@@ -90,7 +90,10 @@ class StoreModel:
         self._store: Store | None = None
         words: dict[str, Any] = {"revision": SCHEME, "embed_dim": None, "max_tokens": None, "model_type": ["sparse"]}
         sparse = setup.mode == "sparse"
-        self.mteb_model_meta = describe(encoder, name, use_instructions=not sparse, **(words if sparse else {}))
+        if setup.mode == "hybrid":
+            words = {"revision": f"{encoder.fingerprint}-{SCHEME}"}
+        has_words = setup.mode != "dense"
+        self.mteb_model_meta = describe(encoder, name, use_instructions=not sparse, **(words if has_words else {}))
 
     def index(self, corpus: Any, *, hf_subset: str, task_metadata: Any, **_: Any) -> None:
         self._close()
