@@ -88,12 +88,12 @@ class StoreModel:
         self.notes: dict[tuple[str, str], dict[str, Any]] = {}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._store: Store | None = None
-        words: dict[str, Any] = {"revision": SCHEME, "embed_dim": None, "max_tokens": None, "model_type": ["sparse"]}
-        sparse = setup.mode == "sparse"
-        if setup.mode == "hybrid":
-            words = {"revision": f"{encoder.fingerprint}-{SCHEME}"}
-        has_words = setup.mode != "dense"
-        self.mteb_model_meta = describe(encoder, name, use_instructions=not sparse, **(words if has_words else {}))
+        known: dict[str, Any] = {}
+        if setup.mode == "sparse":
+            known = {"revision": SCHEME, "embed_dim": None, "max_tokens": None, "model_type": ["sparse"]}
+        elif setup.mode == "hybrid":
+            known = {"revision": f"{encoder.fingerprint}-{SCHEME}"}
+        self.mteb_model_meta = describe(encoder, name, use_instructions=setup.mode != "sparse", **known)
 
     def index(self, corpus: Any, *, hf_subset: str, task_metadata: Any, **_: Any) -> None:
         self._close()
