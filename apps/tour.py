@@ -17,10 +17,11 @@ from ragkit.evaluate import evaluate, read_questions
 from ragkit.retrieve import Retriever
 from ragkit.settings import Settings
 from ragkit.store import open_store
+from ragkit.task import ANSWER_TASK
 
 LANGUAGES = ("en", "zh", "hi", "sw", "am", "ar", "ru", "ja")  # of each the first question, whatever comes of it
 UNANSWERABLE = ("A-u03", "C-u08")
-TASK = TASKS["question-answering"]
+TASK = TASKS[ANSWER_TASK]
 
 
 def main() -> None:

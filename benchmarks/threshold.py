@@ -21,6 +21,7 @@ from ragkit.encoder import LocalEncoder
 from ragkit.ingest import ingest
 from ragkit.retrieve import Retriever
 from ragkit.store import open_store
+from ragkit.task import ANSWER_TASK
 
 CORPUS = Path(__file__).parent.parent / "apps" / "corpus" / "mul"
 
@@ -33,9 +34,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, open_store(folder, "selvara", encoder) as store:
         ingest([CORPUS / "corpus.jsonl"], store, encoder)
         retriever = Retriever(store, encoder)
-        found = retriever.search_batch(
-            [q["text"] for q in questions], task=TASKS["question-answering"], k=1, mode="dense"
-        )
+        found = retriever.search_batch([q["text"] for q in questions], task=TASKS[ANSWER_TASK], k=1, mode="dense")
     cosines = np.array([hits[0].score for hits in found])
     answerable = np.array([q["answerable"] for q in questions])
     print(f"cosines of the best passage: {cosines.min():.3f} to {cosines.max():.3f}")

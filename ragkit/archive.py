@@ -207,10 +207,7 @@ def _copy(stream: IO[bytes], path: Path | None, size: int) -> str:
     with path.open("xb") as file:
         while block := stream.read(BLOCK):
             digest.update(block)
-            if block == HOLE:
-                file.seek(len(block), os.SEEK_CUR)
-            else:
-                file.write(block)
+            _write(file, block)
         file.truncate(size)
         file.flush()
         os.fsync(file.fileno())
@@ -221,13 +218,17 @@ def copied(source: str, target: str) -> str:
     """As shutil.copy2 does it, but what is a hole stays one: a store's files are mostly holes."""
     with Path(source).open("rb") as whole, Path(target).open("wb") as file:
         while block := whole.read(BLOCK):
-            if block == HOLE:
-                file.seek(len(block), os.SEEK_CUR)
-            else:
-                file.write(block)
+            _write(file, block)
         file.truncate()
     shutil.copystat(source, target)
     return target
+
+
+def _write(file: IO[bytes], block: bytes) -> None:
+    if block == HOLE:
+        file.seek(len(block), os.SEEK_CUR)
+    else:
+        file.write(block)
 
 
 @contextmanager

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ragkit.commands import (
-    ASKS,
     MODES,
     AsJson,
     AskTask,
@@ -49,6 +48,7 @@ from ragkit.commands import (
     write,
 )
 from ragkit.extras import install
+from ragkit.task import ANSWER_TASK
 from ragkit.types import Answer, Hit
 
 if TYPE_CHECKING:
@@ -151,7 +151,8 @@ def ask(
     as_json: AsJson = False,
 ) -> None:
     """Answer a question from the corpus, with citations, or say that the corpus doesn't."""
-    asked = request_of(task or ("" if instruction else ASKS), instruction, mode, lang, source, since, until, where)
+    task = task or ("" if instruction else ANSWER_TASK)
+    asked = request_of(task, instruction, mode, lang, source, since, until, where)
     with opened_retriever(corpus, store, model, tenant) as retriever:
         encoder: Any = retriever.encoder
         question = None if mode == "sparse" else encoder.encode_queries([query], asked["task"])  # (1, D)

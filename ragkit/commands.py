@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ragkit.files import stored_path
-from ragkit.task import DEFAULT_TASK, TASKS, Task
+from ragkit.task import ANSWER_TASK, DEFAULT_TASK, TASKS, Task
 from ragkit.types import Hit, Passage, Value, Where, moment
 
 if TYPE_CHECKING:
@@ -41,8 +41,7 @@ Model = Annotated[str, typer.Option(help="'mini', a model folder, a Hub id or a 
 AsJson = Annotated[bool, typer.Option("--json", help="one JSON document on the last line of standard output")]
 Query = Annotated[str, typer.Argument(help="the question, in any language")]
 TaskName = Annotated[str, typer.Option("--task", help=f"one of {', '.join(TASKS)} [{DEFAULT_TASK}]")]
-ASKS = "question-answering"  # the task of `ragkit ask`: models' thresholds for answers are chosen under it
-AskTask = Annotated[str, typer.Option("--task", help=f"one of {', '.join(TASKS)} [{ASKS}]")]
+AskTask = Annotated[str, typer.Option("--task", help=f"one of {', '.join(TASKS)} [{ANSWER_TASK}]")]
 Instruction = Annotated[str, typer.Option(help="a task of your own, in one sentence")]
 ModeName = Annotated[str, typer.Option(help=f"one of {', '.join(MODES)}")]
 Lang = Annotated[str, typer.Option(help="only passages in this language, for example 'zh'")]

@@ -24,7 +24,7 @@ import regex
 
 from ragkit.answer import sentence_spans
 from ragkit.endpoint import estimate_tokens
-from ragkit.language import detect_language
+from ragkit.language import detect_language, possible_languages
 from ragkit.markers import MarkerReader
 from ragkit.split import split_sentences
 from ragkit.types import UNDETERMINED, Answer, Citation, Hit
@@ -53,9 +53,8 @@ class GroundedConfig:
 
 def prompt(question: str, hits: Sequence[Hit], fence: str) -> list[dict[str, str]]:
     """The messages for a chat model. ``fence`` must be unguessable: a word drawn for this request alone."""
-    lang = detect_language(question)
-    # Han alone is Japanese at times, which the model sees for itself.
-    language = "" if lang in (UNDETERMINED, "zh") else f" (its BCP-47 code is {lang})"
+    lang, *others = possible_languages(question)
+    language = "" if others or lang == UNDETERMINED else f" (its BCP-47 code is {lang})"
     rules = RULES.format(language=language, fence=fence)
     quoted = "\n\n".join(f"{fence} {n} begins\n{_titled(hit)}\n{fence} {n} ends" for n, hit in enumerate(hits, 1))
     asked = (

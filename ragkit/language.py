@@ -99,6 +99,13 @@ def detect_language(text: str) -> str:
     return _LEGACY.get(str(label), str(label))
 
 
+def possible_languages(text: str) -> list[str]:
+    """The languages that ``text`` may be in, the likelier first: what :func:`detect_language` says, but Han alone is
+    Japanese at times (``東京 所在地``, a list of names)."""
+    own = detect_language(text)
+    return ["zh", "ja"] if own == "zh" else [own]
+
+
 def normalise_language(tag: object) -> str | None:
     """The primary subtag of a language tag (``zh_CN``, ``zh-Hant`` -> ``zh``; ``pt_BR.UTF-8`` -> ``pt``;
     ``eng-Latn`` -> ``en``; ``no`` -> ``nb``), or None where ``tag`` names no language.

@@ -61,7 +61,8 @@ class Chat:
         """``key``: where it does not come from the variable that the endpoint names."""
         self.endpoint = endpoint
         self.pace = pace or Pace()
-        self._key = key or _key(endpoint)
+        given = key or _key(endpoint)
+        self._key = SecretStr(given.get_secret_value().strip())  # without the line break that `echo` leaves
         self._client = _client(endpoint, self._key)
         self._asked = endpoint  # with what was learnt of its fields
         auto = endpoint.structured == "auto"
@@ -209,7 +210,7 @@ class Chat:
         """One line without the key, which some servers repeat."""
         kind = f"{error.status_code} " if isinstance(error, openai.APIStatusError) else f"{type(error).__name__} "
         text = " ".join(f"{kind}{error}".split())
-        secret = self._key.get_secret_value().strip()
+        secret = self._key.get_secret_value()
         return (text.replace(secret, "***") if len(secret) > 4 else text)[:500]
 
 
@@ -238,7 +239,7 @@ def _key(endpoint: Endpoint) -> SecretStr:
 def _client(endpoint: Endpoint, key: SecretStr) -> openai.AsyncOpenAI:
     # 1.4 ms of CPU time an answer at 64 at once, against 2.2 with httpx (benchmarks/synthesise.py).
     http = openai.DefaultAioHttpClient(timeout=endpoint.timeout)
-    common: dict[str, Any] = {"api_key": key.get_secret_value().strip(), "max_retries": 0, "http_client": http}
+    common: dict[str, Any] = {"api_key": key.get_secret_value(), "max_retries": 0, "http_client": http}
     if endpoint.api == "azure":
         return openai.AsyncAzureOpenAI(
             azure_endpoint=endpoint.base_url,

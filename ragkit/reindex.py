@@ -129,8 +129,10 @@ def reindex(
         new, embedded, dropped = beside(old, encoder, progress=progress)
         with new:
             new.optimize()
-            with _writers_refused(old, encoder.fingerprint), _generations(location, settings) as generations:
-                embedded, dropped = embedded + _copy(old, new, encoder, progress), dropped + _drop_absent(old, new)
+            with _writers_refused(old, encoder.fingerprint) as others, _generations(location, settings) as generations:
+                if others:  # may have written since the last pass
+                    embedded += _copy(old, new, encoder, progress)
+                    dropped += _drop_absent(old, new)
                 passages = new.count(everybody=True)
                 generations.make_current(corpus, encoder.fingerprint)
         return ReindexReport(passages, embedded, dropped, old.fingerprint)
@@ -140,14 +142,14 @@ def reindex(
 
 
 @contextmanager
-def _writers_refused(old: Store, coming: str) -> Iterator[None]:
-    """On a server, where others may write too; in a folder its owner alone can."""
+def _writers_refused(old: Store, coming: str) -> Iterator[bool]:
+    """Whether there are any: on a server others may write too, in a folder its owner alone can."""
     if not hasattr(old.client, "update_collection"):
-        yield
+        yield False
         return
     old.client.update_collection(old.collection, metadata={SUPERSEDING: coming})
     try:
-        yield
+        yield True
     finally:
         old.client.update_collection(old.collection, metadata={SUPERSEDING: None})
 
@@ -214,7 +216,6 @@ def roll_back(location: str | Path, corpus: str, settings: QdrantSettings | None
                 + (f": {corpus}--{previous} is gone" if previous else "")
             )
         generations.make_current(corpus, previous)
-        generations.admit_writers(corpus, previous)
         return previous
 
 

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ragkit.language import asked_language, detect_language
+from ragkit.language import asked_language, possible_languages
 from ragkit.sparse import coverage, sparse_passage, sparse_query
 from ragkit.task import DEFAULT_TASK, TASKS, Task
 from ragkit.types import UNDETERMINED, Hit, Where
@@ -254,12 +254,9 @@ def _speaks(lang: str, own: str) -> bool:
 
 
 def _spoken(query: str, lang: str | None) -> list[str]:
-    """The languages that a query may be in, the likelier first: Han alone is Chinese, or Japanese without kana
-    (``東京 所在地``), and where passages in Japanese are asked for, that."""
-    own = detect_language(query)
-    if own != "zh":
-        return [own]
-    return ["ja"] if lang and _speaks(lang, "ja") else ["zh", "ja"]
+    """The languages that a query may be in, the likelier first; where passages in one of them are asked for, that."""
+    spoken = possible_languages(query)
+    return [one for one in spoken if lang and _speaks(lang, one)] or spoken
 
 
 def _known(lang: str) -> str | None:

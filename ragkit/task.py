@@ -92,6 +92,7 @@ TASKS: dict[str, Task] = {
 }
 
 DEFAULT_TASK = "web-search"
+ANSWER_TASK = "question-answering"  # of `ragkit ask` and the app: a model's threshold for answers is chosen under it
 
 # By name, as sentence-transformers saves them: encode_query takes "query", encode_document "document".
 PROMPTS = {"query": TASKS[DEFAULT_TASK].prefix, "document": "", **{t.name: t.prefix for t in TASKS.values()}}

@@ -17,11 +17,13 @@ from trainer.data import RECIPES, Source
 
 def recipe_path(recipe: str) -> Path:
     """A YAML file as it is named, or the shipped recipe of that name."""
+    if Path(recipe).is_file():
+        return Path(recipe)
     shipped = RECIPES / f"{recipe}.yaml"
-    if not Path(recipe).is_file() and not shipped.is_file():
+    if not shipped.is_file():
         have = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
         raise FileNotFoundError(f"{recipe} is neither a file nor a recipe that ships: those are {have}")
-    return Path(recipe) if Path(recipe).is_file() else shipped
+    return shipped
 
 
 # Knobs that say how a run is computed, not what: a run may go on with others.

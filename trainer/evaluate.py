@@ -116,10 +116,10 @@ def read_folders(folders: Iterable[Path], only: Sequence[str] = ()) -> list[Retr
     return list(found.values())
 
 
-def refuse_absent(only: Sequence[str], found: Iterable[str], folders: Sequence[Path]) -> None:
-    """Raises ValueError where a set that was asked for by name is not there."""
+def refuse_absent(only: Sequence[str], found: Iterable[str], what: str) -> None:
+    """Raises ValueError where a set or task that was asked for by name is not there."""
     if absent := sorted(set(only) - set(found)):
-        raise ValueError(f"no set below {', '.join(map(str, folders))} is named {' or '.join(absent)}")
+        raise ValueError(f"no {what} is named {' or '.join(absent)}")
 
 
 class CachedEncoder(Around):

@@ -119,6 +119,7 @@ def evaluate(
         from datasets import disable_progress_bars
 
         from trainer import harness as h
+        from trainer.evaluate import refuse_absent
         from trainer.mteb_models import Rules
         from trainer.mteb_tasks import Sample, local_tasks
         from trainer.suites import suite as named
@@ -129,8 +130,7 @@ def evaluate(
                     data or [], only=asked, sample=Sample(queries, passages), task=TASKS[task], pool=pool
                 )
             every = named(suite)
-            if absent := sorted(set(asked) - {t.metadata.name for t in every}):
-                raise ValueError(f"no task of {suite} is named {' or '.join(absent)}")
+            refuse_absent(asked, [t.metadata.name for t in every], f"task of {suite}")
             return [t for t in every if not asked or t.metadata.name in asked]
 
         disable_progress_bars()
@@ -180,7 +180,7 @@ def _own(
     from trainer import evaluate as e
 
     sets = e.read_folders(data, only)
-    e.refuse_absent(only, [s.name for s in sets], data)
+    e.refuse_absent(only, [s.name for s in sets], f"set below {', '.join(map(str, data))}")
     if queries:
         sets = [s.sample(queries, passages) for s in sets]
     encoder: Encoder = e.NoEncoder() if mode == "sparse" else e.CachedEncoder(LocalEncoder.load(model), cache)

@@ -107,7 +107,7 @@ def local_tasks(
                 raise ValueError(f"{file.parent.name}/{file.name} stands in two folders: rename one")
             by_set[file.parent.name][file.stem] = _pairs(file, sample.queries)
     found += [_of_pairs(name + (f"-{sample.queries}q" if sample.queries else ""), s) for name, s in by_set.items()]
-    refuse_absent(only, [*(data.name for data in sets), *by_set], folders)
+    refuse_absent(only, [*(data.name for data in sets), *by_set], f"set below {', '.join(map(str, folders))}")
     return found
 
 

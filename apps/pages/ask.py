@@ -17,10 +17,10 @@ from ragkit.answer import extractive_answer
 from ragkit.client import RemoteError
 from ragkit.extras import install
 from ragkit.settings import LlmSettings
-from ragkit.task import TASKS
+from ragkit.task import ANSWER_TASK, TASKS
 from ragkit.types import Answer, Hit
 
-TASK = TASKS["question-answering"]
+TASK = TASKS[ANSWER_TASK]
 READ = 8  # passages
 
 
