@@ -66,8 +66,8 @@ def train(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="a YAML file, or the name of one that ships: mini, mini-across, mini-further, mini-pages, paper, "
-            "msmarco, synthetic"
+            help="a YAML file, or the name of one that ships: mini, mini-across, mini-further, mini-pages, "
+            "mini-names, paper, msmarco, synthetic"
         ),
     ],
     data: Annotated[Path, typer.Option(help="the folder that the recipe's source paths start from")],
