@@ -67,7 +67,7 @@ def train(
         str,
         typer.Argument(
             help="a YAML file, or the name of one that ships: mini, mini-across, mini-further, mini-pages, "
-            "mini-names, paper, msmarco, synthetic"
+            "mini-names, mini-alike, paper, msmarco, synthetic"
         ),
     ],
     data: Annotated[Path, typer.Option(help="the folder that the recipe's source paths start from")],
